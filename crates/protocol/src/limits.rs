@@ -1,0 +1,36 @@
+//! Every number that bounds what crosses the wire. Sizes are bytes, durations seconds, unless the name says otherwise.
+
+/// The port that takes jobs (fixed by the first version of the protocol).
+pub const JOB_PORT: u32 = 5000;
+/// The port that takes control requests.
+pub const CONTROL_PORT: u32 = 5001;
+/// The longest payload of a frame; checked before anything is allocated for it.
+pub const MAX_FRAME: usize = 32 << 20;
+/// The most source code a job may carry.
+pub const MAX_CODE: usize = 1 << 20;
+/// The most bytes a job may be given on standard input.
+pub const MAX_STDIN: usize = 4 << 20;
+/// The most files a job may bring or ask back, each way.
+pub const MAX_FILES: usize = 256;
+/// The most bytes all files of a job may have together, each way.
+pub const MAX_FILE_BYTES: usize = 8 << 20;
+/// The most command-line arguments a job may have.
+pub const MAX_ARGS: usize = 1024;
+/// The most environment variables a job may set.
+pub const MAX_ENV: usize = 1024;
+/// The most bytes that arguments, and environment variables, may have together (each).
+pub const MAX_ARG_BYTES: usize = 128 << 10;
+/// The longest trace id.
+pub const MAX_TRACE_ID: usize = 128;
+/// The wall time a job gets when it does not say.
+pub const DEFAULT_TIMEOUT: f64 = 30.0;
+/// The longest wall time a job may ask for.
+pub const MAX_TIMEOUT: f64 = 3600.0;
+/// The output kept of each of stdout and stderr when a job does not say.
+pub const DEFAULT_OUTPUT: u64 = 1 << 20;
+/// The most output of each stream that a job may ask to be kept: both, escaped as JSON, must fit a frame.
+pub const MAX_OUTPUT: u64 = 2 << 20;
+/// The processes and threads a job may have at a time when it does not say.
+pub const DEFAULT_PIDS: u64 = 256;
+/// The open files of each process of a job when it does not say.
+pub const DEFAULT_OPEN_FILES: u64 = 1024;

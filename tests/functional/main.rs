@@ -1,0 +1,1 @@
+//! The functional suite: every test runs code in a real microVM.
