@@ -1,1 +1,29 @@
-//! STUB
+//! Drives the virtual machine monitors.
+//!
+//! ```text
+//! probe::detect ─► VmmBinary ─┐
+//! state::RuntimeDir ─► VmDir ─┴─► Machine::boot ─► connect(port) ─► Channel ◄─bytes─► guest-runner
+//!                                    │                 console(), failed()
+//!                                    └─► shutdown(), or drop: process, sockets, directory, all gone
+//! ```
+//!
+//! Only this crate knows a VMM's flags or JSON. What it hands out is the same for both backends; what a guest wrote is
+//! passed on as bytes, bounded but not believed.
+
+pub mod arch;
+pub mod channel;
+pub mod console;
+pub mod error;
+pub mod firecracker;
+pub mod machine;
+pub mod process;
+pub mod state;
+
+pub use channel::Channel;
+pub use console::Console;
+pub use error::VmmError;
+pub use machine::{
+    Accel, BackendKind, BootTimings, Filesystem, Init, Machine, MachineConfig, RootDrive, Shutdown, VmmBinary,
+};
+pub use process::VmmExit;
+pub use state::{RuntimeDir, VmDir, VmId};

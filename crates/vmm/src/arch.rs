@@ -1,0 +1,102 @@
+//! What is specific to x86-64: the kernel's command line on each backend, and the model of CPU that is emulated.
+//!
+//! The parameters that guest-runner reads (`runner.…`) go after the platform's, the caller's own last.
+
+use std::fs;
+
+use crate::machine::{Accel, BackendKind, Init, MachineConfig};
+
+/// The CPU that QEMU emulates where there is no KVM.
+pub const EMULATED_CPU: &str = "max";
+
+/// The guest's devices for the two disks, in the order in which they are attached.
+pub const ROOT_DEVICE: &str = "/dev/vda";
+/// See [`ROOT_DEVICE`].
+pub const SCRATCH_DEVICE: &str = "/dev/vdb";
+
+/// On every machine: the console is the first serial port, a panic ends the VM, and nothing is probed for that is not there.
+const COMMON: &[&str] = &[
+    "console=ttyS0",
+    "panic=-1",
+    "8250.nr_uarts=1",
+    "cryptomgr.notests",
+    "i8042.noaux",
+];
+
+/// The whole kernel command line of a machine. `tsc_khz` is the host's, see [`tsc_khz`].
+#[must_use]
+pub fn kernel_command_line(
+    kind: BackendKind,
+    accel: Accel,
+    tsc_khz: Option<u32>,
+    config: &MachineConfig,
+) -> String {
+    let mut args: Vec<String> = COMMON.iter().map(|&arg| arg.to_owned()).collect();
+    match kind {
+        // Ctrl-Alt-Del reaches the guest through the i8042, and so does the reset that ends the VMM.
+        BackendKind::Firecracker => args.extend(["reboot=k", "pci=off"].map(str::to_owned)),
+        BackendKind::Qemu => {
+            args.extend(["reboot=t", "i8042.nokbd", "i8042.nopnp", "i8042.nomux"].map(str::to_owned))
+        }
+    }
+    if accel == Accel::Tcg {
+        // Emulated timers are too unsteady to calibrate against: some boots hang without these.
+        args.extend(["no_timer_check", "tsc=reliable"].map(str::to_owned));
+        args.extend(tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
+    }
+    if config.keep_console.is_none() {
+        args.extend(["quiet", "loglevel=3"].map(str::to_owned));
+    }
+    args.extend(runner_args(kind, config));
+    args.extend(config.extra_kernel_args.iter().cloned());
+    args.join(" ")
+}
+
+/// What guest-runner is told.
+fn runner_args(kind: BackendKind, config: &MachineConfig) -> Vec<String> {
+    let transport = match kind {
+        BackendKind::Firecracker => "vsock",
+        BackendKind::Qemu => "serial",
+    };
+    let mut args = vec![format!("runner.transport={transport}")];
+    if let Some(root) = &config.root {
+        args.push(format!("runner.root={ROOT_DEVICE}"));
+        args.push(format!("runner.rootfs={}", root.filesystem.name()));
+        if root.init == Init::System {
+            args.push("runner.mode=system".to_owned());
+        }
+    }
+    if config.scratch.is_some() {
+        args.push(format!("runner.scratch={SCRATCH_DEVICE}"));
+    }
+    args
+}
+
+/// The frequency of the host's time-stamp counter, in kHz; an emulated guest reads the same counter.
+///
+/// Linux computes BogoMIPS from that very frequency (twice it, in MHz) wherever it knows it, whereas `cpu MHz` is what the
+/// core happens to run at.
+#[must_use]
+pub fn tsc_khz() -> Option<u32> {
+    parse_tsc_khz(&fs::read_to_string("/proc/cpuinfo").ok()?)
+}
+
+fn parse_tsc_khz(cpuinfo: &str) -> Option<u32> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("bogomips"))?;
+    let bogomips: f64 = line.split_once(':')?.1.trim().parse().ok()?;
+    let khz = (bogomips * 500.0).round();
+    (100_000.0..20_000_000.0).contains(&khz).then_some(khz as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tsc_frequency_is_half_of_bogomips() {
+        let cpuinfo = "processor\t: 0\ncpu MHz\t\t: 3199.9\nbogomips\t: 5192.24\n";
+        assert_eq!(parse_tsc_khz(cpuinfo), Some(2_596_120));
+        assert_eq!(parse_tsc_khz("bogomips\t: 0.00\n"), None);
+        assert_eq!(parse_tsc_khz(""), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! What can go wrong with a machine, and what a user is told about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::{ErrorCode, HostError};
+use rustix::io::Errno;
+
+use crate::machine::BackendKind;
+use crate::process::VmmExit;
+
+/// Why a machine could not be made, reached or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// The machine asked for cannot exist.
+    #[error("The machine cannot be made: {0}")]
+    Config(String),
+    /// No such VMM on this host.
+    #[error("{kind} is not installed (looked for {looked_for})")]
+    Missing {
+        /// Which VMM.
+        kind: BackendKind,
+        /// Names and paths that were tried.
+        looked_for: String,
+    },
+    /// A VMM that this crate cannot drive.
+    #[error("{path} is not a {kind} that can be used: {reason}", path = path.display())]
+    Unsupported {
+        /// Which VMM.
+        kind: BackendKind,
+        /// The executable.
+        path: PathBuf,
+        /// What it said of itself, or the versions that would do.
+        reason: String,
+    },
+    /// The VMM needs KVM, and KVM runs no guest here.
+    #[error("KVM cannot be used: {0}")]
+    Kvm(String),
+    /// The guest kernel is not there.
+    #[error("There is no kernel at {path}", path = .0.display())]
+    KernelMissing(PathBuf),
+    /// The root filesystem or scratch disk is not there.
+    #[error("There is no disk image at {path}", path = .0.display())]
+    DiskMissing(PathBuf),
+    /// A kernel or disk image that no guest could use.
+    #[error("{path} is not usable: {reason}", path = path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The runtime directory, or something in it, cannot be used.
+    #[error("Cannot {action} {path}", path = path.display())]
+    State {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The host has no room left.
+    #[error("The disk that holds {path} is full", path = .0.display())]
+    DiskFull(PathBuf),
+    /// The VMM's process could not be started.
+    #[error("Cannot start {path}", path = path.display())]
+    Spawn {
+        /// The executable.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The VMM ended when it should not have.
+    #[error("The VMM ended with {exit}{}", quoted(stderr))]
+    Died {
+        /// How.
+        exit: VmmExit,
+        /// The last lines it wrote on standard error.
+        stderr: Vec<String>,
+    },
+    /// The VMM answered a request with a fault.
+    #[error("The VMM refused {request}: {fault}")]
+    Refused {
+        /// The request, as the VMM's own interface names it.
+        request: String,
+        /// The VMM's words.
+        fault: String,
+    },
+    /// The connection to the VMM's own interface failed.
+    #[error("Cannot talk to the VMM ({what})")]
+    Interface {
+        /// Which part of the conversation.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nobody answered in time.
+    #[error("{what} did not answer within {:.1} s", after.as_secs_f64())]
+    Silent {
+        /// Who.
+        what: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The guest broke the rules of the transport.
+    #[error("The guest broke the transport: {0}")]
+    Transport(String),
+}
+
+impl VmmError {
+    /// An I/O failure on a path of the runtime directory; a full disk has its own variant.
+    pub fn state(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        if [Errno::NOSPC, Errno::DQUOT]
+            .map(|errno| Some(errno.raw_os_error()))
+            .contains(&source.raw_os_error())
+        {
+            Self::DiskFull(path.to_owned())
+        } else {
+            Self::State {
+                action,
+                path: path.to_owned(),
+                source,
+            }
+        }
+    }
+
+    /// The error as one line, with the sources' texts that the variants themselves leave out.
+    fn cause(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
+}
+
+fn quoted(stderr: &[String]) -> String {
+    if stderr.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", stderr.join(" / "))
+    }
+}
+
+impl From<VmmError> for HostError {
+    fn from(error: VmmError) -> Self {
+        let code = match &error {
+            VmmError::Config(_) => ErrorCode::InvalidRequest,
+            VmmError::Missing { .. } => ErrorCode::VmmMissing,
+            VmmError::Unsupported { .. } => ErrorCode::VmmUnsupported,
+            VmmError::Kvm(_) => ErrorCode::KvmUnusable,
+            VmmError::KernelMissing(_) => ErrorCode::KernelMissing,
+            VmmError::DiskMissing(_) => ErrorCode::TemplateMissing,
+            VmmError::Image { .. } => ErrorCode::ImageInvalid,
+            VmmError::State { .. } => ErrorCode::StateUnusable,
+            VmmError::DiskFull(_) => ErrorCode::DiskFull,
+            VmmError::Spawn { .. } | VmmError::Refused { .. } | VmmError::Interface { .. } => {
+                ErrorCode::VmmFailed
+            }
+            VmmError::Died { .. } => ErrorCode::VmmDied,
+            VmmError::Silent { .. } => ErrorCode::GuestSilent,
+            VmmError::Transport(_) => ErrorCode::GuestProtocol,
+        };
+        Self::new(code, error.cause())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let path = Path::new("/run/x");
+        let full: HostError = VmmError::state("write", path, Errno::NOSPC).into();
+        assert_eq!(full.code, ErrorCode::DiskFull);
+        let other: HostError = VmmError::state("write", path, Errno::ACCESS).into();
+        assert_eq!(other.code, ErrorCode::StateUnusable);
+        assert_eq!(
+            other.cause,
+            "Cannot write /run/x: Permission denied (os error 13)"
+        );
+    }
+}
