@@ -1,1 +1,13 @@
-//! The functional suite: every test runs code in a real microVM.
+//! The functional suite: every test runs code in a real microVM, or shows that host-agent refuses to.
+
+mod command_line;
+mod faults;
+mod foreign;
+mod guest;
+mod hostile;
+mod input;
+mod languages;
+mod limits;
+mod many;
+mod refusals;
+mod streaming;

@@ -1,0 +1,1 @@
+//! What a guest says that it can do.

@@ -1,0 +1,216 @@
+//! One test's own corner of the machine.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Condvar, Mutex, Once, PoisonError};
+
+use crate::env_vars;
+use crate::leaks;
+use crate::running::Run;
+
+/// How many tests have machines at a time: emulation keeps a core busy for each.
+const SLOTS: usize = 2;
+
+/// The host-agent's runtime and temporary directories of one test. Dropping it checks that nothing is left.
+///
+/// The state directory, with its kernels and images, is shared: it is the user's own, or the one that
+/// `RUNNER_CODES_STATE_DIR` names.
+#[derive(Debug)]
+pub struct Host {
+    root: tempfile::TempDir,
+    _slot: Slot,
+}
+
+impl Host {
+    /// Waits until few enough other tests run, and makes sure that the images are there.
+    ///
+    /// # Panics
+    /// The images cannot be made.
+    pub fn new() -> Self {
+        prepare();
+        Self::bare()
+    }
+
+    /// Like [`Self::new`] for a test that starts no machine from the shared images.
+    ///
+    /// # Panics
+    /// The directories cannot be made.
+    pub fn bare() -> Self {
+        let slot = Slot::take();
+        // Short, because paths of Unix sockets are.
+        let root = tempfile::Builder::new()
+            .prefix("rc-")
+            .tempdir_in("/tmp")
+            .expect("a temporary directory");
+        let host = Self { root, _slot: slot };
+        fs::create_dir(host.temporary()).expect("a directory for temporary files");
+        host
+    }
+
+    /// `host-agent run --lang LANGUAGE --code CODE`.
+    pub fn run(&self, language: &str, code: &str) -> Run {
+        self.verb("run").args(["--lang", language, "--code", code])
+    }
+
+    /// `host-agent VERB`.
+    pub fn verb(&self, verb: &str) -> Run {
+        Run::new(host_agent())
+            .arg(verb)
+            .env("RUNNER_CODES_RUNTIME_DIR", self.runtime())
+            .env("TMPDIR", self.temporary())
+    }
+
+    /// A path in this test's own directory, for what the test makes itself.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Writes a file into this test's own directory.
+    ///
+    /// # Panics
+    /// It cannot be written.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).expect("the test's own directory can be written");
+        path
+    }
+
+    /// Where host-agent keeps what exists only while a machine does.
+    pub fn runtime(&self) -> PathBuf {
+        self.path("run")
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.path("tmp")
+    }
+
+    /// What is left of the runs so far, one line each.
+    pub fn left_behind(&self) -> Vec<String> {
+        leaks::left_behind(self.root.path(), &self.runtime(), &self.temporary())
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // A test that has failed already has killed its processes in mid-run.
+        if !std::thread::panicking() {
+            let left = self.left_behind();
+            assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+        }
+    }
+}
+
+/// The binary under test.
+///
+/// # Panics
+/// There is none, and cargo cannot build it.
+pub fn host_agent() -> PathBuf {
+    if let Some(path) = env::var_os(env_vars::HOST_AGENT) {
+        return path.into();
+    }
+    static BUILD: Once = Once::new();
+    BUILD.call_once(|| {
+        let cargo = env::var_os("CARGO").expect("RUNNER_CODES_HOST_AGENT or cargo");
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "host-agent"])
+            .status();
+        assert!(
+            built.expect("cargo starts").success(),
+            "host-agent does not build"
+        );
+    });
+    build_directory().join("host-agent")
+}
+
+/// Whether all runs use this backend because the environment says so.
+pub fn backend_is(name: &str) -> bool {
+    env::var_os(env_vars::BACKEND).is_some_and(|backend| backend == name)
+}
+
+/// The directory that keeps what is slow to make. It need not exist.
+///
+/// # Panics
+/// The test does not know where it is.
+pub fn cache() -> PathBuf {
+    env::var_os(env_vars::CACHE)
+        .map_or_else(|| build_directory().with_file_name("system-tests"), PathBuf::from)
+}
+
+/// The initramfs that host-agent has made.
+///
+/// # Panics
+/// There is none.
+pub fn initramfs() -> PathBuf {
+    let directory = state().join("initramfs");
+    let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let files = files.flatten().filter(|file| file.path().is_file());
+    let newest = files.max_by_key(|file| file.metadata().and_then(|file| file.modified()).ok());
+    newest.expect("set-up has made one").path()
+}
+
+/// Where host-agent keeps kernels and images.
+pub fn state() -> PathBuf {
+    if let Some(path) = env::var_os("RUNNER_CODES_STATE_DIR") {
+        return path.into();
+    }
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/runner-codes".into();
+    }
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".local/share");
+    env::var_os("XDG_DATA_HOME")
+        .map_or_else(home, PathBuf::from)
+        .join("runner-codes")
+}
+
+/// Where cargo put host-agent: this is `target/debug/deps/functional-0123456789abcdef`.
+pub(crate) fn build_directory() -> PathBuf {
+    let test = env::current_exe().expect("a test knows its own path");
+    let directory = test.parent().and_then(Path::parent);
+    directory.expect("cargo's layout").to_owned()
+}
+
+/// Makes the images where they are not there yet; a moment where they are.
+fn prepare() {
+    static PREPARE: Once = Once::new();
+    PREPARE.call_once(|| {
+        for template in ["base", "rust"] {
+            let made = Command::new(host_agent())
+                .args(["setup", "--template", template])
+                .output()
+                .expect("host-agent starts");
+            let stderr = String::from_utf8_lossy(&made.stderr);
+            assert!(made.status.success(), "setup of {template} failed: {stderr}");
+        }
+    });
+}
+
+/// One of the places for tests that have machines.
+#[derive(Debug)]
+struct Slot;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Slot {
+    fn take() -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = FREED.wait_while(taken, |taken| *taken >= SLOTS);
+        *wait.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FREED.notify_one();
+    }
+}

@@ -1,0 +1,295 @@
+//! A guest that lies: PID 1 of a machine in the tests. It says a proper `hello` (unless it lies there already), and answers the
+//! first job as the file `/behaviour` of its initramfs says.
+//!
+//! ```text
+//! host ──► serial port with the multiplexer, or vsock ──► frame ──► Behaviour ──► bytes, whatever they are
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use protocol::control::{ControlResponse, Hello, VERSION};
+use protocol::frame::{FrameDecoder, encode, encode_message};
+use protocol::limits::{CONTROL_PORT, JOB_PORT};
+use protocol::mux::{Mux, MuxEvent, Side};
+use protocol::{JobRequest, JobResponse, Language, Termination};
+use rustix::mount::{MountFlags, mount};
+
+fn main() {
+    for (filesystem, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        let _ = fs::create_dir_all(at);
+        let _ = mount(filesystem, at, filesystem, MountFlags::empty(), None);
+    }
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let behaviour = fs::read_to_string("/behaviour").expect("the test wrote it");
+    println!("The hostile guest will: {behaviour}");
+    if command_line.contains("runner.transport=vsock") {
+        load_modules(&["core", "vsock"]);
+        on_vsock(&behaviour);
+    } else {
+        load_modules(&["core", "serial"]);
+        on_serial_port(&behaviour);
+    }
+    silent();
+}
+
+fn load_modules(sets: &[&str]) {
+    let order = fs::read_to_string("/modules/order").unwrap_or_default();
+    for (set, file) in order.lines().filter_map(|line| line.split_once(' ')) {
+        if sets.contains(&set) {
+            let module = File::open(format!("/modules/{}", file.trim())).expect("it is in the archive");
+            // One that is there already, or not needed, is no matter.
+            let _ = rustix::system::finit_module(module, c"", 0);
+        }
+    }
+}
+
+fn silent() -> ! {
+    loop {
+        thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// What goes back on a stream: these bytes, again and again if so said, and then perhaps the end of the stream.
+struct Answer {
+    bytes: Vec<u8>,
+    forever: bool,
+    close: bool,
+}
+
+impl Answer {
+    fn bytes(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            forever: false,
+            close: false,
+        }
+    }
+}
+
+fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
+    if port == CONTROL_PORT {
+        return match behaviour {
+            "lie in hello" => Answer::bytes(frame(br#"{"type":"hello","version":"one"}"#)),
+            "another version" => Answer::bytes(hello(VERSION + 1)),
+            _ => Answer::bytes(hello(VERSION)),
+        };
+    }
+    let job: JobRequest = serde_json::from_slice(request).expect("the host sends what it should");
+    let proper = JobResponse {
+        trace_id: job.trace_id,
+        stdout: "hello from a liar\n".to_owned(),
+        termination: Some(Termination::Exit),
+        ..JobResponse::default()
+    };
+    match behaviour {
+        "answer properly" => Answer::bytes(message(&proper)),
+        "oversized frame" => Answer::bytes(u32::MAX.to_be_bytes().to_vec()),
+        "truncated frame" => Answer {
+            close: true,
+            ..Answer::bytes([&1000_u32.to_be_bytes()[..], b"{\"trace_id\""].concat())
+        },
+        "not JSON" => Answer::bytes(frame(b"\x7fELF, not JSON")),
+        "another job's answer" => Answer::bytes(message(&JobResponse {
+            trace_id: "somebody-else".to_owned(),
+            ..proper
+        })),
+        "a file nobody asked for" => Answer::bytes(message(&JobResponse {
+            files: vec![protocol::FileSpec {
+                path: "/etc/passwd".to_owned(),
+                content: Some("root::0:0::/:/bin/sh\n".to_owned()),
+                ..protocol::FileSpec::default()
+            }],
+            ..proper
+        })),
+        "output without end" => Answer {
+            forever: true,
+            ..Answer::bytes(frame(
+                format!(r#"{{"event":"stdout","data":"{}"}}"#, "x".repeat(60_000)).as_bytes(),
+            ))
+        },
+        // "answer no job"
+        _ => Answer::bytes(Vec::new()),
+    }
+}
+
+fn hello(version: u32) -> Vec<u8> {
+    message(&ControlResponse::Hello(Hello {
+        version,
+        runner_version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: "hostile".to_owned(),
+        features: ["stream", "files", "limits", "base64"]
+            .map(str::to_owned)
+            .to_vec(),
+        languages: Language::ALL
+            .into_iter()
+            .map(|language| (language, "/bin/true".to_owned()))
+            .collect(),
+        ..Hello::default()
+    }))
+}
+
+fn frame(payload: &[u8]) -> Vec<u8> {
+    encode(payload).expect("it is short")
+}
+
+fn message(message: &impl serde::Serialize) -> Vec<u8> {
+    encode_message(message).expect("it is short")
+}
+
+fn on_vsock(behaviour: &str) {
+    let listeners = [JOB_PORT, CONTROL_PORT].map(|port| {
+        let listener = vsock::VsockListener::bind_with_cid_port(vsock::VMADDR_CID_ANY, port);
+        (port, listener.expect("vsock is there"))
+    });
+    if behaviour == "never answer" {
+        silent();
+    }
+    for (port, listener) in listeners {
+        let behaviour = behaviour.to_owned();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = serve(&behaviour, port, stream);
+            }
+        });
+    }
+}
+
+fn serve(behaviour: &str, port: u32, mut stream: impl Read + Write) -> std::io::Result<()> {
+    let mut decoder = FrameDecoder::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(());
+        }
+        decoder.push(&buffer[..read]);
+        while let Some(request) = decoder.next_frame().expect("the host is honest") {
+            let answer = answer(behaviour, port, &request);
+            loop {
+                stream.write_all(&answer.bytes)?;
+                if !answer.forever {
+                    break;
+                }
+            }
+            if answer.close {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn on_serial_port(behaviour: &str) {
+    let mut port = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(find_port())
+        .expect("the port opens");
+    match behaviour {
+        "never answer" => silent(),
+        "garbage on the port" => {
+            // The host listens from its first frame on.
+            let mut buffer = [0; 64];
+            let _ = port.read(&mut buffer);
+            loop {
+                port.write_all(&[0, 0xff, 3, 7, 0, 9, 9, 9])
+                    .expect("the host reads");
+            }
+        }
+        _ => Serial {
+            port,
+            mux: Mux::new(Side::Guest),
+            behaviour,
+        }
+        .serve(),
+    }
+}
+
+fn find_port() -> PathBuf {
+    loop {
+        for entry in fs::read_dir("/sys/class/virtio-ports")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+            if name.trim() == "runner" {
+                return PathBuf::from("/dev").join(entry.file_name());
+            }
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+struct Serial<'a> {
+    port: File,
+    mux: Mux,
+    behaviour: &'a str,
+}
+
+impl Serial<'_> {
+    fn serve(mut self) {
+        let mut streams: Vec<Option<(u32, FrameDecoder)>> = (0..=u8::MAX).map(|_| None).collect();
+        loop {
+            self.receive();
+            while let Some(event) = self.mux.next_event() {
+                match event {
+                    MuxEvent::Opened { stream, port } => {
+                        streams[usize::from(stream)] = Some((port, FrameDecoder::default()));
+                    }
+                    MuxEvent::Data { stream, bytes } => {
+                        self.mux.consumed(stream, bytes.len());
+                        let Some((port, decoder)) = &mut streams[usize::from(stream)] else {
+                            continue;
+                        };
+                        decoder.push(&bytes);
+                        while let Some(request) = decoder.next_frame().expect("the host is honest") {
+                            self.send(stream, &answer(self.behaviour, *port, &request));
+                        }
+                    }
+                    MuxEvent::Closed { stream } => self.mux.close(stream),
+                    MuxEvent::Restarted | MuxEvent::Reset { .. } => {}
+                }
+            }
+            self.flush();
+        }
+    }
+
+    fn receive(&mut self) {
+        let mut buffer = [0; 4096];
+        let read = self.port.read(&mut buffer).unwrap_or(0);
+        if read == 0 {
+            thread::sleep(Duration::from_millis(5)); // The host is not connected.
+        }
+        let _ = self.mux.receive(&buffer[..read]);
+    }
+
+    fn send(&mut self, stream: u8, answer: &Answer) {
+        loop {
+            let mut rest = &answer.bytes[..];
+            while !rest.is_empty() {
+                let taken = self.mux.send(stream, rest);
+                rest = &rest[taken..];
+                self.flush();
+                if taken == 0 {
+                    self.receive(); // for credit
+                }
+            }
+            if !answer.forever {
+                break;
+            }
+        }
+        if answer.close {
+            self.mux.close(stream);
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(frame) = self.mux.transmit() {
+            let _ = self.port.write_all(&frame);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The set-up suite: images are made, whatever happens meanwhile.
