@@ -9,6 +9,9 @@ use crate::machine::{Accel, BackendKind, Init, MachineConfig};
 /// The CPU that QEMU emulates where there is no KVM.
 pub const EMULATED_CPU: &str = "max";
 
+/// What the ELF header of a kernel for this processor says.
+pub(crate) const ELF_MACHINE: object::elf::Machine = object::elf::EM_X86_64;
+
 /// The guest's devices for the two disks, in the order in which they are attached.
 pub const ROOT_DEVICE: &str = "/dev/vda";
 /// See [`ROOT_DEVICE`].

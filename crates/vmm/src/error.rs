@@ -72,6 +72,14 @@ pub enum VmmError {
         /// Why not.
         source: io::Error,
     },
+    /// The VMM ended before it had started the guest.
+    #[error("The VMM did not start: {exit}{}", quoted(stderr))]
+    NotStarted {
+        /// How it ended.
+        exit: VmmExit,
+        /// The last lines it wrote on standard error.
+        stderr: Vec<String>,
+    },
     /// The VMM ended when it should not have.
     #[error("The VMM ended with {exit}{}", quoted(stderr))]
     Died {
@@ -87,6 +95,14 @@ pub enum VmmError {
         request: String,
         /// The VMM's words.
         fault: String,
+    },
+    /// A request to the VMM got no answer that could be used.
+    #[error("The VMM did not answer {request} as it should: {reason}")]
+    Unanswered {
+        /// The request, as the VMM's own interface names it.
+        request: String,
+        /// What happened instead.
+        reason: String,
     },
     /// The connection to the VMM's own interface failed.
     #[error("Cannot talk to the VMM ({what})")]
@@ -127,6 +143,14 @@ impl VmmError {
         }
     }
 
+    /// The same error where it kept a machine from starting.
+    pub(crate) fn at_start(self) -> Self {
+        match self {
+            Self::Died { exit, stderr } => Self::NotStarted { exit, stderr },
+            other => other,
+        }
+    }
+
     /// The error as one line, with the sources' texts that the variants themselves leave out.
     fn cause(&self) -> String {
         let mut text = self.to_string();
@@ -160,9 +184,11 @@ impl From<VmmError> for HostError {
             VmmError::Image { .. } => ErrorCode::ImageInvalid,
             VmmError::State { .. } => ErrorCode::StateUnusable,
             VmmError::DiskFull(_) => ErrorCode::DiskFull,
-            VmmError::Spawn { .. } | VmmError::Refused { .. } | VmmError::Interface { .. } => {
-                ErrorCode::VmmFailed
-            }
+            VmmError::Spawn { .. }
+            | VmmError::NotStarted { .. }
+            | VmmError::Refused { .. }
+            | VmmError::Unanswered { .. }
+            | VmmError::Interface { .. } => ErrorCode::VmmFailed,
             VmmError::Died { .. } => ErrorCode::VmmDied,
             VmmError::Silent { .. } => ErrorCode::GuestSilent,
             VmmError::Transport(_) => ErrorCode::GuestProtocol,

@@ -13,10 +13,12 @@
 pub mod arch;
 pub mod channel;
 pub mod console;
+mod disks;
 pub mod error;
 pub mod firecracker;
 pub mod machine;
 pub mod process;
+pub mod qemu;
 pub mod state;
 
 pub use channel::Channel;

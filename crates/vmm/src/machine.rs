@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::error::VmmError;
-use crate::firecracker;
 use crate::process::VmmExit;
 use crate::state::VmDir;
+use crate::{firecracker, qemu};
 
 /// Which VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -200,6 +200,8 @@ pub struct Shutdown {
 pub enum Machine {
     /// On Firecracker.
     Firecracker(firecracker::Vm),
+    /// On QEMU.
+    Qemu(qemu::Vm),
 }
 
 impl Machine {
@@ -211,17 +213,19 @@ impl Machine {
         config.validate()?;
         match vmm.kind {
             BackendKind::Firecracker => Ok(Self::Firecracker(firecracker::Vm::boot(vmm, config).await?)),
-            BackendKind::Qemu => Err(VmmError::Config("not yet".to_owned())),
+            BackendKind::Qemu => Ok(Self::Qemu(qemu::Vm::boot(vmm, config).await?)),
         }
     }
 
-    /// Connects to a port of the guest-runner, waiting for the guest to listen until `deadline`.
+    /// Connects to a port of the guest-runner, waiting for the guest to listen until `deadline` where the backend can tell
+    /// (QEMU cannot: there the connection's first answer shows it).
     ///
     /// # Errors
     /// [`VmmError::Silent`] at the deadline, [`VmmError::Died`] as soon as the VMM is gone.
     pub async fn connect(&self, port: u32, deadline: Instant) -> Result<Channel, VmmError> {
         match self {
             Self::Firecracker(vm) => vm.connect(port, deadline).await,
+            Self::Qemu(vm) => vm.connect(port).await,
         }
     }
 
@@ -230,6 +234,7 @@ impl Machine {
     pub fn console(&self) -> Console {
         match self {
             Self::Firecracker(vm) => vm.console(),
+            Self::Qemu(vm) => vm.console(),
         }
     }
 
@@ -238,6 +243,7 @@ impl Machine {
     pub fn boot_timings(&self) -> BootTimings {
         match self {
             Self::Firecracker(vm) => vm.boot_timings(),
+            Self::Qemu(vm) => vm.boot_timings(),
         }
     }
 
@@ -246,6 +252,7 @@ impl Machine {
     pub fn pid(&self) -> u32 {
         match self {
             Self::Firecracker(vm) => vm.pid(),
+            Self::Qemu(vm) => vm.pid(),
         }
     }
 
@@ -253,6 +260,7 @@ impl Machine {
     pub async fn exited(&self) -> VmmExit {
         match self {
             Self::Firecracker(vm) => vm.exited().await,
+            Self::Qemu(vm) => vm.exited().await,
         }
     }
 
@@ -261,6 +269,7 @@ impl Machine {
     pub async fn failed(&self) -> VmmError {
         match self {
             Self::Firecracker(vm) => vm.failed().await,
+            Self::Qemu(vm) => vm.failed().await,
         }
     }
 
@@ -268,6 +277,7 @@ impl Machine {
     pub async fn shutdown(self) -> Shutdown {
         match self {
             Self::Firecracker(vm) => vm.shutdown().await,
+            Self::Qemu(vm) => vm.shutdown().await,
         }
     }
 }
