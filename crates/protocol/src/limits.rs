@@ -34,3 +34,11 @@ pub const MAX_OUTPUT: u64 = 2 << 20;
 pub const DEFAULT_PIDS: u64 = 256;
 /// The open files of each process of a job when it does not say.
 pub const DEFAULT_OPEN_FILES: u64 = 1024;
+/// The streams that a serial port carries at a time.
+pub const MAX_STREAMS: u8 = 64;
+/// The most data in one frame of a serial port: what one stream can hold up another by.
+pub const MAX_STREAM_DATA: usize = 16 << 10;
+/// What a stream of a serial port may have in flight or unread, each way.
+pub const STREAM_WINDOW: usize = 64 << 10;
+/// What a stream of a serial port keeps of what is to be sent.
+pub const STREAM_BUFFER: usize = 64 << 10;
