@@ -1,1 +1,30 @@
-//! STUB
+//! What a microVM boots from. Debian packages come in; a kernel as ELF, its modules, an initramfs around the
+//! guest-runner, squashfs root filesystems and a formatted scratch disk come out, all in one [`Store`].
+//!
+//! Everything here blocks. Progress goes to the caller's closure; nothing is printed.
+
+mod command;
+mod error;
+mod extract;
+mod filesystem;
+mod fresh;
+mod initramfs;
+mod kernel;
+mod mirror;
+mod mmdebstrap;
+mod modules;
+mod progress;
+mod rootfs;
+mod scratch;
+mod store;
+mod template;
+mod tools;
+mod tuned;
+
+pub use error::ImageError;
+pub use filesystem::{RootFilesystem, identify};
+pub use kernel::KernelChoice;
+pub use progress::{Progress, Unit};
+pub use store::{Artefacts, BootFiles, Prepared, Store, Want};
+pub use template::{BUILT_IN, Package, TemplateManifest, template_for_language};
+pub use tools::{Purpose, Tool, install_command, missing, required};

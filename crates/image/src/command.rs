@@ -1,0 +1,220 @@
+//! Runs the programs of [`crate::tools`]: their messages go to the caller line by line, the last ones into the error, and none
+//! outlives its caller.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{ImageError, tools};
+
+const KEPT_LINES: usize = 5;
+const MAX_LINE: u64 = 4096;
+/// How long a program may clean up after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A command for an installed program: no standard input, messages in English.
+pub(crate) fn command(program: &'static str) -> Result<Command, ImageError> {
+    let path = tools::find(program).ok_or_else(|| ImageError::ToolMissing {
+        tools: vec![tools::named(program)],
+    })?;
+    let mut command = Command::new(path);
+    command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Runs to the end; each line on standard error goes to `on_line`. A failure that was a full disk is told as one, of `directory`.
+pub(crate) fn run(
+    command: &mut Command,
+    directory: &Path,
+    on_line: impl FnMut(&str),
+) -> Result<(), ImageError> {
+    Running::spawn(command)?.finish(directory, on_line)
+}
+
+/// Runs to the end and returns standard output, at most `limit` bytes of it.
+pub(crate) fn output(command: &mut Command, directory: &Path, limit: u64) -> Result<Vec<u8>, ImageError> {
+    let mut running = Running::spawn(command.stdout(Stdio::piped()))?;
+    let stdout = running.child.stdout.take();
+    let reader = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(stdout) = stdout {
+            stdout.take(limit).read_to_end(&mut bytes)?;
+        }
+        Ok::<_, std::io::Error>(bytes)
+    });
+    let program = running.program.clone();
+    running.finish(directory, |_| {})?;
+    match reader.join() {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(source)) => Err(ImageError::from_io(
+            "read the output of",
+            Path::new(&program),
+            source,
+        )),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// A program under way; ended and reaped when dropped.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    program: String,
+    stderr: Option<ChildStderr>,
+    ended: bool,
+}
+
+impl Running {
+    /// Starts it with standard error piped; standard output and input are as `command` says.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self, ImageError> {
+        let path = Path::new(command.get_program()).to_owned();
+        let program = path
+            .file_name()
+            .unwrap_or(OsStr::new("?"))
+            .to_string_lossy()
+            .into_owned();
+        tracing::debug!(?command, "run");
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(ImageError::io("run", &path))?;
+        let stderr = child.stderr.take();
+        Ok(Self {
+            child,
+            program,
+            stderr,
+            ended: false,
+        })
+    }
+
+    /// Waits for its end while its messages go to `on_line`.
+    pub(crate) fn finish(
+        mut self,
+        directory: &Path,
+        mut on_line: impl FnMut(&str),
+    ) -> Result<(), ImageError> {
+        let mut tail = VecDeque::with_capacity(KEPT_LINES);
+        if let Some(stderr) = self.stderr.take() {
+            for_each_line(stderr, |line| {
+                on_line(line);
+                keep(&mut tail, line);
+            });
+        }
+        let status = self
+            .child
+            .wait()
+            .map_err(ImageError::io("wait for", &self.program))?;
+        self.ended = true;
+        if status.success() {
+            return Ok(());
+        }
+        Err(self.failure(status, &tail, directory))
+    }
+
+    fn failure(&self, status: ExitStatus, tail: &VecDeque<String>, directory: &Path) -> ImageError {
+        if tail.iter().any(|line| line.contains("No space left on device")) {
+            return ImageError::DiskFull {
+                path: directory.to_owned(),
+            };
+        }
+        let lines: Vec<&str> = tail.iter().map(String::as_str).collect();
+        ImageError::ToolFailed {
+            program: self.program.clone(),
+            status: status.to_string(),
+            output: lines.join(" / "),
+        }
+    }
+
+    fn terminate(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.terminate();
+        }
+    }
+}
+
+/// Reads to the end of the stream. Lines over 4 KiB come in pieces; what is not text is replaced.
+pub(crate) fn for_each_line(stream: impl Read, mut on_line: impl FnMut(&str)) {
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => on_line(String::from_utf8_lossy(&line).trim_end()),
+        }
+    }
+}
+
+fn keep(tail: &mut VecDeque<String>, line: &str) {
+    if line.is_empty() {
+        return;
+    }
+    if tail.len() == KEPT_LINES {
+        tail.pop_front();
+    }
+    tail.push_back(line.to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = command("sh").expect("sh is installed");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_failure_carries_the_last_lines() {
+        let script = "for i in 1 2 3 4 5 6 7; do echo line $i >&2; done; exit 3";
+        let error = run(&mut shell(script), Path::new("/x"), |_| {}).expect_err("it fails");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("sh failed (exit status: 3): line 3 / "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_recognised() {
+        let script = "echo 'write: No space left on device' >&2; exit 1";
+        let error = run(&mut shell(script), Path::new("/x"), |_| {}).expect_err("it fails");
+        assert!(matches!(error, ImageError::DiskFull { .. }), "{error}");
+    }
+
+    #[test]
+    fn output_is_bounded() {
+        let bytes = output(&mut shell("printf 1234567890"), Path::new("/x"), 4).expect("it runs");
+        assert_eq!(bytes, b"1234");
+    }
+
+    #[test]
+    fn a_dropped_program_ends() {
+        let started = Instant::now();
+        drop(Running::spawn(&mut shell("exec sleep 60")).expect("it starts"));
+        assert!(started.elapsed() < GRACE);
+    }
+}

@@ -1,0 +1,99 @@
+//! Calls mmdebstrap, which fetches, checks and unpacks Debian packages with and without root, and streams what it made as a tar.
+
+use std::env;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::command::{self, Running};
+use crate::mirror::{self, Mirror};
+use crate::progress::{Progress, Report};
+use crate::{ImageError, tools};
+
+/// What is asked of it.
+#[derive(Debug)]
+pub(crate) struct Debootstrap<'a> {
+    /// The release, by code name.
+    pub(crate) suite: &'a str,
+    /// `extract` only unpacks, `minbase` installs a small system.
+    pub(crate) variant: &'a str,
+    /// The packages, with what they depend on.
+    pub(crate) packages: &'a [String],
+    /// Shell commands run inside, as root, at the end.
+    pub(crate) commands: &'a [String],
+    /// `SOURCE_DATE_EPOCH` for the packages' own scripts.
+    pub(crate) epoch: u64,
+}
+
+impl Debootstrap<'_> {
+    /// Starts it; the tar comes on the standard output of the child.
+    pub(crate) fn spawn(
+        &self,
+        mirror: Option<&Mirror>,
+    ) -> Result<(Running, impl std::io::Read + Send + use<>), ImageError> {
+        let mut running = Running::spawn(self.command(mirror)?.stdout(Stdio::piped()))?;
+        let stdout = take_stdout(&mut running.child);
+        Ok((running, stdout))
+    }
+
+    fn command(&self, mirror: Option<&Mirror>) -> Result<Command, ImageError> {
+        tools::check(tools::bootstrap_purposes())?;
+        mirror::check_keyring()?;
+        let mut command = command::command("mmdebstrap")?;
+        command.args(["--format=tar".to_owned(), format!("--variant={}", self.variant)]);
+        command.arg(if rustix::process::geteuid().is_root() {
+            "--mode=root"
+        } else {
+            "--mode=unshare"
+        });
+        command.arg("--aptopt=Acquire::Retries \"3\"");
+        command.arg(format!("--include={}", self.packages.join(",")));
+        for line in self.commands {
+            // sh runs the hook outside the new system, with its directory as the first argument.
+            command.arg(format!(
+                "--customize-hook=chroot \"$1\" sh -c '{}'",
+                line.replace('\'', r"'\''")
+            ));
+        }
+        command.args(["--", self.suite, "-"]);
+        command.args(
+            mirror
+                .map(|mirror| mirror.sources(self.suite))
+                .unwrap_or_default(),
+        );
+        command.env("SOURCE_DATE_EPOCH", self.epoch.to_string());
+        if env::var_os("TMPDIR").is_none() {
+            // /tmp may be in memory, and too small for a system with a compiler.
+            command.env("TMPDIR", "/var/tmp");
+        }
+        Ok(command)
+    }
+}
+
+fn take_stdout(child: &mut Child) -> std::process::ChildStdout {
+    child.stdout.take().expect("standard output is piped")
+}
+
+/// Waits for the end of an mmdebstrap while its stages are reported.
+pub(crate) fn finish(running: Running, directory: &Path, report: Report<'_>) -> Result<(), ImageError> {
+    running.finish(directory, |line| {
+        if let Some(stage) = stage(line) {
+            report(Progress::Stage(stage));
+        }
+    })
+}
+
+fn stage(line: &str) -> Option<&str> {
+    line.strip_prefix("I: ")?.strip_suffix("...")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_told_from_other_messages() {
+        assert_eq!(stage("I: extracting archives..."), Some("extracting archives"));
+        assert_eq!(stage("I: success in 15.7982 seconds"), None);
+        assert_eq!(stage("E: run_chroot failed"), None);
+    }
+}
