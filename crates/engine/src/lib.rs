@@ -1,1 +1,17 @@
-//! STUB
+//! The life of a sandbox: acquire, execute, destroy.
+//!
+//! ```text
+//! MachineConfig ─► Sandbox::acquire ── boot, hello ──► exec(JobRequest) ─► Event… JobResponse ──► destroy
+//! ```
+//!
+//! A guest is hostile. What it sends is a bounded frame, then JSON, then an answer that fits the question ([`answer`]);
+//! whatever fails one of these ends the sandbox with an error that says so. Every wait has a deadline, and the death of
+//! the VMM ends any wait at once.
+
+mod answer;
+mod conversation;
+mod error;
+mod sandbox;
+
+pub use error::EngineError;
+pub use sandbox::Sandbox;
