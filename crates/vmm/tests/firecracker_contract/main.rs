@@ -217,7 +217,7 @@ async fn v1_16_1_takes_all_that_is_sent() {
 #[tokio::test]
 async fn a_fault_reaches_the_user_with_its_request() {
     let fault = "Unable to create the block device: BackingFile(Os { code: 13 })";
-    for version in ["1.7.0", "1.16.1"] {
+    for version in spec::VERSIONS {
         let faults = Faults {
             refuse: Some(("PUT /drives/rootfs", fault)),
             ..Faults::default()
