@@ -1,0 +1,23 @@
+//! The two clocks: one that jobs are measured by, one that tells how the guest came up.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Time passing, for deadlines. The same for all processes of the guest, so a stage's reading can be compared.
+pub(crate) fn now() -> Duration {
+    read(ClockId::Monotonic)
+}
+
+/// Since the kernel started, in milliseconds.
+pub(crate) fn since_boot() -> f64 {
+    read(ClockId::Boottime).as_secs_f64() * 1000.0
+}
+
+pub(crate) fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
+}
+
+fn read(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+}

@@ -1,0 +1,65 @@
+//! What the runner knows of the guest that it runs in; shared by all connections.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protocol::Hello;
+use protocol::control::{Boot, VERSION};
+
+use crate::clock;
+use crate::confine::{self, cgroup::Hierarchy};
+use crate::language;
+use crate::reap::Reaper;
+use crate::root::Root;
+
+/// The parts of the job protocol beyond its first four fields.
+const FEATURES: [&str; 4] = ["stream", "files", "limits", "base64"];
+
+/// The guest.
+pub(crate) struct Guest {
+    pub(crate) root: Root,
+    /// Where jobs get their cgroups, or why they get none.
+    pub(crate) cgroups: Result<Hierarchy, String>,
+    /// All of the guest's memory, in bytes.
+    pub(crate) memory: u64,
+    pub(crate) reaper: Reaper,
+    /// How the guest came up, until it listened.
+    pub(crate) boot: Boot,
+    jobs: AtomicU64,
+}
+
+impl Guest {
+    pub(crate) fn new(root: Root, cgroups: Result<Hierarchy, String>, reaper: Reaper, boot: Boot) -> Self {
+        let memory = rustix::system::sysinfo();
+        Self {
+            root,
+            cgroups,
+            memory: u64::from(memory.mem_unit) * memory.totalram,
+            reaper,
+            boot,
+            jobs: AtomicU64::new(0),
+        }
+    }
+
+    /// A number that no job had before.
+    pub(crate) fn next_job(&self) -> u64 {
+        self.jobs.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What the host is told of it.
+    pub(crate) fn hello(&self) -> Hello {
+        let cgroups = self.cgroups.as_ref().map(|_| ()).map_err(String::as_str);
+        Hello {
+            version: VERSION,
+            runner_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            features: FEATURES.map(str::to_owned).to_vec(),
+            languages: language::find_all(self.root.programs()),
+            parked: Vec::new(),
+            confinement: confine::able(cgroups, self.root.is_overlay()),
+            boot: Boot {
+                now: clock::since_boot(),
+                ..self.boot.clone()
+            },
+        }
+    }
+}

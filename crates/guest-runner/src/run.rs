@@ -1,0 +1,493 @@
+//! One job, from a request that was checked to its response.
+//!
+//! ```text
+//! request ─► limits, cgroup, directories ─► stage ──► watch: output, time, disk, processes, client ─► verdict
+//!                                             ▲                 │ the first limit that is hit
+//!                                             └──── kill ◄──────┘
+//! ```
+//!
+//! The thread that serves the client's connection does all of it in one poll loop. A client that reads slowly slows the
+//! job's output down and never the watch over its limits.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use protocol::frame::{FrameDecoder, decode_message, encode, encode_message};
+use protocol::job::{Clock, Timings, Truncated, Usage};
+use protocol::limits::MAX_TIMEOUT;
+use protocol::{ErrorCode, Event, FileSpec, HostError, JobRequest, JobResponse};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+
+use crate::clock::{self, milliseconds};
+use crate::confine::cgroup::Cgroup;
+use crate::confine::namespaces::View;
+use crate::confine::rlimits::Rlimits;
+use crate::confine::{self, Limits};
+use crate::connection::Connection;
+use crate::failure::Doing as _;
+use crate::guest::Guest;
+use crate::language;
+use crate::outcome::{Kill, Seen, verdict};
+use crate::output::{Capture, Splitter};
+use crate::reap::Process;
+use crate::root::JobDirectories;
+use crate::stage::{self, End, Report, Setup};
+
+/// How long everything before the code's start may take.
+const PREPARATION: Duration = Duration::from_secs(60);
+/// How long a killed job may take to be gone before its stage is killed too.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often disk and processor time are looked at.
+const TICK: Duration = Duration::from_millis(40);
+/// How long the stage may clean up after its last report.
+const CLEANING: Duration = Duration::from_secs(30);
+/// How long writing a job's set-up to its stage may block.
+const HAND_OVER: Duration = Duration::from_secs(30);
+/// Events that a client has not read beyond this stop the reading of output.
+const MOST_UNREAD: usize = 256 << 10;
+
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
+
+/// Runs `job`, whose request came as `payload` at the time `received`. The response goes through `respond` before the
+/// job's directories are cleaned up.
+pub(crate) fn run(
+    guest: &Guest,
+    client: &mut Connection,
+    job: &JobRequest,
+    payload: &[u8],
+    received: Duration,
+) -> Result<Finished, HostError> {
+    let program = language::program(guest.root.programs(), job.lang)?;
+    let limits = Limits::decide(&job.limits, guest.cgroups.is_ok(), guest.memory)?;
+    let root = guest.root.prepare()?;
+    let cgroup = guest
+        .cgroups
+        .as_ref()
+        .ok()
+        .map(|groups| groups.create(&limits))
+        .transpose()?;
+    let directories = root.directories(guest.next_job())?;
+    let setup = Setup {
+        view: View {
+            root: root.mount.clone(),
+            job: directories.job(),
+            tmp: directories.tmp(),
+            shm_bytes: limits.memory_bytes,
+        },
+        user: root.user.clone(),
+        program,
+        cgroup: cgroup.as_ref().map(Cgroup::processes),
+        rlimits: Rlimits::new(&limits, cgroup.is_some()),
+    };
+    let stage = Stage::spawn(guest, &setup, payload)?;
+    let mut watch = Watch::new(job, limits, &stage, cgroup.as_ref(), &directories, received);
+    watch.until_ended(client)?;
+    let mut response = watch.response()?;
+    response.layers = confine::layers(cgroup.is_some(), root.mount.is_some());
+    Ok(Finished {
+        response,
+        stage,
+        _directories: directories,
+        _cgroup: cgroup,
+    })
+}
+
+/// A job that is over. Dropped once the client has its response, because what is left to do takes time.
+pub(crate) struct Finished {
+    pub(crate) response: JobResponse,
+    // In this order: the stage ends, then what it used is removed.
+    stage: Stage,
+    _directories: JobDirectories,
+    _cgroup: Option<Cgroup>,
+}
+
+impl Finished {
+    /// Waits until nothing of the job is left.
+    pub(crate) fn settle(self) {
+        self.stage.process.ended_within(CLEANING);
+    }
+}
+
+/// A job's outer process, as the runner holds it. Dropped, everything below it dies.
+struct Stage {
+    process: Process,
+    control: UnixStream,
+    output: [File; 2],
+}
+
+impl Stage {
+    fn spawn(guest: &Guest, setup: &Setup, payload: &[u8]) -> Result<Self, HostError> {
+        let (control, theirs) = UnixStream::pair().doing(|| "make a socket pair".to_owned())?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("guest-runner").arg(stage::ARGUMENT).env_clear();
+        command
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (mut child, process) = guest
+            .reaper
+            .spawn(&mut command)
+            .doing(|| "start a job's stage".to_owned())?;
+        drop(command);
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(HostError::new(ErrorCode::Internal, "a stage has no output"));
+        };
+        let output = [OwnedFd::from(stdout), OwnedFd::from(stderr)].map(File::from);
+        let mut stage = Self {
+            process,
+            control,
+            output,
+        };
+        stage
+            .hand_over(setup, payload)
+            .doing(|| "hand a job to its stage".to_owned())?;
+        Ok(stage)
+    }
+
+    fn hand_over(&mut self, setup: &Setup, payload: &[u8]) -> io::Result<()> {
+        use io::Write as _;
+        self.control.set_write_timeout(Some(HAND_OVER))?;
+        self.control
+            .write_all(&encode_message(setup).map_err(io::Error::other)?)?;
+        self.control
+            .write_all(&encode(payload).map_err(io::Error::other)?)?;
+        self.control.set_nonblocking(true)?;
+        for stream in &self.output {
+            fcntl_setfl(stream, OFlags::NONBLOCK)?;
+        }
+        Ok(())
+    }
+
+    fn kill(&self, cgroup: Option<&Cgroup>) {
+        let _ = self.control.shutdown(Shutdown::Write);
+        if let Some(cgroup) = cgroup {
+            cgroup.kill();
+        }
+    }
+}
+
+/// What is known of a job while it runs.
+struct Watch<'a> {
+    job: &'a JobRequest,
+    limits: Limits,
+    stage: &'a Stage,
+    cgroup: Option<&'a Cgroup>,
+    refusals: Option<File>,
+    directories: &'a JobDirectories,
+    reports: FrameDecoder,
+    captures: [Capture; 2],
+    splitters: [Splitter; 2],
+    open: [bool; 2],
+    files: Vec<FileSpec>,
+    received: Duration,
+    started: Option<Duration>,
+    compiled: Option<Duration>,
+    kill: Option<(Kill, Duration)>,
+    end: Option<End>,
+    refused: Option<HostError>,
+    stage_gone: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        job: &'a JobRequest,
+        limits: Limits,
+        stage: &'a Stage,
+        cgroup: Option<&'a Cgroup>,
+        directories: &'a JobDirectories,
+        received: Duration,
+    ) -> Self {
+        Self {
+            job,
+            limits,
+            stage,
+            cgroup,
+            refusals: cgroup.and_then(|cgroup| cgroup.process_refusals().ok()),
+            directories,
+            reports: FrameDecoder::default(),
+            captures: [
+                Capture::new(limits.output_bytes),
+                Capture::new(limits.output_bytes),
+            ],
+            splitters: Default::default(),
+            open: [true; 2],
+            files: Vec::new(),
+            received,
+            started: None,
+            compiled: None,
+            kill: None,
+            end: None,
+            refused: None,
+            stage_gone: false,
+        }
+    }
+
+    /// Until the last report, or until the stage is gone without one.
+    fn until_ended(&mut self, client: &mut Connection) -> Result<(), HostError> {
+        let mut next_tick = clock::now() + TICK;
+        while self.end.is_none() && self.refused.is_none() && !self.stage_gone {
+            self.wait(client, next_tick)?;
+            let now = clock::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.look_at_usage();
+            }
+            self.look_at_clock(now);
+        }
+        for stream in 0..STREAMS.len() {
+            self.read_output(stream, client);
+            if let Some(chunk) = self.splitters[stream].finish() {
+                self.event(client, stream, chunk);
+            }
+        }
+        match self.refused.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Sleeps until something happens, and takes it in.
+    fn wait(&mut self, client: &mut Connection, next_tick: Duration) -> Result<(), HostError> {
+        let reading = client.unsent() < MOST_UNREAD;
+        let readable = |wanted: bool| if wanted { PollFlags::IN } else { PollFlags::empty() };
+        let mut watched = vec![
+            PollFd::from_borrowed_fd(self.stage.control.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(client.as_fd(), client.interest()),
+        ];
+        let streams: Vec<_> = (0..STREAMS.len())
+            .filter(|&stream| self.open[stream] && reading)
+            .collect();
+        watched.extend(
+            streams
+                .iter()
+                .map(|&stream| PollFd::new(&self.stage.output[stream], readable(true))),
+        );
+        let refusals = self.refusals.as_ref().filter(|_| self.kill.is_none());
+        watched.extend(refusals.map(|file| PollFd::new(file, PollFlags::PRI)));
+
+        let left = self.deadline().min(next_tick).saturating_sub(clock::now());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        });
+        match poll(&mut watched, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).doing(|| "watch the job".to_owned())?,
+        }
+        let events: Vec<PollFlags> = watched.iter().map(PollFd::revents).collect();
+        drop(watched);
+
+        if client.attend(events[1]).is_err() {
+            self.end_for(Kill::Cancelled);
+        }
+        for (&stream, events) in streams.iter().zip(&events[2..]) {
+            if !events.is_empty() {
+                self.read_output(stream, client);
+            }
+        }
+        if events
+            .get(2 + streams.len())
+            .is_some_and(|events| events.contains(PollFlags::PRI))
+        {
+            self.end_for(Kill::Processes);
+        }
+        if !events[0].is_empty() {
+            self.read_reports(client);
+        }
+        Ok(())
+    }
+
+    /// When the next thing is due that is no event.
+    fn deadline(&self) -> Duration {
+        match (&self.kill, self.started) {
+            (Some((_, since)), _) => *since + GRACE,
+            (None, Some(started)) => started + self.timeout(),
+            (None, None) => self.received + PREPARATION,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.job.timeout.clamp(0.0, MAX_TIMEOUT))
+    }
+
+    fn look_at_clock(&mut self, now: Duration) {
+        if now < self.deadline() {
+            return;
+        }
+        match (&self.kill, self.started) {
+            (Some(_), _) => {
+                // It does not die: what it holds on to dies with the machine.
+                self.stage.process.kill();
+                self.stage_gone = true;
+            }
+            (None, Some(_)) => self.end_for(Kill::Timeout(Clock::Wall)),
+            (None, None) => {
+                self.refused = Some(HostError::new(
+                    ErrorCode::ConfineFailed,
+                    format!("the job was not started within {} s", PREPARATION.as_secs()),
+                ));
+            }
+        }
+    }
+
+    fn look_at_usage(&mut self) {
+        if self.started.is_none() || self.kill.is_some() {
+            return;
+        }
+        if let (Some(limit), Some(cgroup)) = (self.limits.cpu_ms, self.cgroup)
+            && cgroup.cpu_time() >= Duration::from_millis(limit)
+        {
+            self.end_for(Kill::Timeout(Clock::Cpu));
+        } else if self.directories.disk_full() {
+            self.end_for(Kill::Disk);
+        }
+    }
+
+    /// Kills the job; the first reason counts.
+    fn end_for(&mut self, reason: Kill) {
+        if self.kill.is_none() {
+            self.kill = Some((reason, clock::now()));
+            self.stage.kill(self.cgroup);
+        }
+    }
+
+    fn read_reports(&mut self, client: &mut Connection) {
+        let mut buffer = vec![0; 64 << 10];
+        match (&self.stage.control).read(&mut buffer) {
+            Ok(0) => self.stage_gone = true,
+            Ok(n) => self.reports.push(&buffer[..n]),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
+            Err(_) => self.stage_gone = true,
+        }
+        while let Ok(Some(payload)) = self.reports.next_frame() {
+            match decode_message(&payload) {
+                Ok(report) => self.take(report, client),
+                Err(_) => self.stage_gone = true,
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report, client: &mut Connection) {
+        match report {
+            Report::Refused(error) => self.refused = Some(error),
+            Report::Started { at } => {
+                self.started = Some(at);
+                if self.job.stream {
+                    client.queue(&Event::Started);
+                }
+            }
+            Report::Compiled { at } => self.compiled = Some(at),
+            Report::Files(files) => self.files = files,
+            Report::Ended(end) => self.end = Some(end),
+        }
+    }
+
+    /// Reads all that a stream has now.
+    fn read_output(&mut self, stream: usize, client: &mut Connection) {
+        let mut buffer = vec![0; 64 << 10];
+        while self.open[stream] {
+            match (&self.stage.output[stream]).read(&mut buffer) {
+                Ok(0) => self.open[stream] = false,
+                Ok(n) => {
+                    let kept = self.captures[stream].push(&buffer[..n]);
+                    if let Some(chunk) = self.splitters[stream].push(kept) {
+                        self.event(client, stream, chunk);
+                    }
+                    if self.captures[stream].truncated() {
+                        self.open[stream] = false;
+                        self.end_for(Kill::Output(STREAMS[stream]));
+                    }
+                    if client.unsent() >= MOST_UNREAD && self.end.is_none() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn event(&self, client: &mut Connection, stream: usize, chunk: protocol::job::Chunk) {
+        if self.job.stream {
+            client.queue(&if stream == 0 {
+                Event::Stdout(chunk)
+            } else {
+                Event::Stderr(chunk)
+            });
+        }
+    }
+
+    fn response(mut self) -> Result<JobResponse, HostError> {
+        let Some(started) = self.started else {
+            return Err(match self.kill {
+                Some((Kill::Cancelled, _)) => HostError::new(ErrorCode::Cancelled, "the client went away"),
+                _ => HostError::new(ErrorCode::Internal, "the job's stage ended without a word"),
+            });
+        };
+        let ended = self.end.map_or_else(clock::now, |end| end.at);
+        let peak = self.cgroup.and_then(Cgroup::peak_memory);
+        let (termination, exit_code) = verdict(&self.seen(peak));
+        let truncated = Truncated {
+            stdout: self.captures[0].truncated(),
+            stderr: self.captures[1].truncated(),
+        };
+        let span = ended.saturating_sub(started);
+        let timings = Timings {
+            confine: Some(milliseconds(started.saturating_sub(self.received))),
+            compile: self
+                .compiled
+                .map(|compiled| milliseconds(compiled.saturating_sub(started))),
+            exec: Some(milliseconds(span)),
+            ..Timings::default()
+        };
+        let usage = Usage {
+            wall_ms: u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
+            cpu_ms: u64::try_from(self.cpu().as_millis()).unwrap_or(u64::MAX),
+            peak_memory_bytes: peak.or(self.end.map(|end| end.peak_bytes).filter(|bytes| *bytes > 0)),
+        };
+        let [stdout, stderr] = std::mem::replace(&mut self.captures, [Capture::new(0), Capture::new(0)]);
+        let ((stdout, stdout_base64), (stderr, stderr_base64)) = (stdout.into_text(), stderr.into_text());
+        Ok(JobResponse {
+            trace_id: self.job.trace_id.clone(),
+            stdout,
+            stderr,
+            exit_code,
+            termination: Some(termination),
+            usage: Some(usage),
+            timings: Some(timings),
+            truncated: (truncated.stdout || truncated.stderr).then_some(truncated),
+            stdout_base64,
+            stderr_base64,
+            files: std::mem::take(&mut self.files),
+            ..JobResponse::default()
+        })
+    }
+
+    fn cpu(&self) -> Duration {
+        let counted = self.end.map(|end| end.cpu).unwrap_or_default();
+        self.cgroup.map_or(counted, Cgroup::cpu_time)
+    }
+
+    fn seen(&self, peak: Option<u64>) -> Seen {
+        Seen {
+            kill: self.kill.as_ref().map(|(kill, _)| kill.clone()),
+            exit: self.end.as_ref().map(End::exit),
+            out_of_memory: self.cgroup.is_some_and(Cgroup::ran_out_of_memory),
+            out_of_processes: self.cgroup.is_some_and(Cgroup::refused_processes),
+            disk_full: self.directories.disk_full(),
+            peak_bytes: peak.unwrap_or(0),
+            pids: self.limits.pids,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Connections: what comes in on the job port and on the control port, and what is answered. Every request gets an
+//! answer that says what was wrong with it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use protocol::control::ControlResponse;
+use protocol::frame::{FrameError, decode_message};
+use protocol::limits::{CONTROL_PORT, JOB_PORT};
+use protocol::{ControlRequest, ErrorCode, HostError, JobRequest, JobResponse, Language};
+use serde_json::Value;
+
+use crate::clock;
+use crate::connection::Connection;
+use crate::guest::Guest;
+use crate::{power, run};
+
+/// Connections at a time; more are closed at once.
+const MOST_CONNECTIONS: usize = 32;
+
+/// Takes connections and serves each in a thread of its own.
+#[derive(Clone)]
+pub(crate) struct Server {
+    guest: Arc<Guest>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    pub(crate) fn new(guest: Guest) -> Self {
+        Self {
+            guest: Arc::new(guest),
+            connections: Arc::default(),
+        }
+    }
+
+    /// Serves a connection to `port`; one to another port, or one too many, is closed.
+    pub(crate) fn accept(&self, port: u32, socket: OwnedFd) {
+        let place = Place::take(&self.connections);
+        let (Some(place), Ok(connection)) = (place, Connection::new(socket)) else {
+            return;
+        };
+        let guest = Arc::clone(&self.guest);
+        let serve = move || {
+            let _place = place;
+            match port {
+                JOB_PORT => serve_jobs(&guest, connection),
+                CONTROL_PORT => serve_control(&guest, connection),
+                _ => {}
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(crate::THREAD_STACK);
+        if let Err(error) = thread.spawn(serve) {
+            eprintln!("guest-runner: cannot serve a connection: {error}");
+        }
+    }
+}
+
+/// One of the connections that there may be.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(connections: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(Arc::clone(connections));
+        (connections.fetch_add(1, Ordering::Relaxed) < MOST_CONNECTIONS).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn serve_jobs(guest: &Guest, mut client: Connection) {
+    loop {
+        match client.request() {
+            Ok(Some(payload)) => {
+                if serve_job(guest, &mut client, &payload).is_err() {
+                    return;
+                }
+            }
+            Ok(None) | Err(FrameError::Io(_)) => return,
+            Err(error) => {
+                let _ = client.send(&JobResponse::refused("", unreadable(&error)));
+                return;
+            }
+        }
+    }
+}
+
+/// An error ends the connection.
+fn serve_job(guest: &Guest, client: &mut Connection, payload: &[u8]) -> Result<(), FrameError> {
+    let received = clock::now();
+    let job = match parse(payload) {
+        Ok(job) => job,
+        Err(error) => {
+            client.send(&JobResponse::refused(error.trace_id.clone(), error))?;
+            return Err(FrameError::Truncated);
+        }
+    };
+    match job
+        .validate()
+        .and_then(|()| run::run(guest, client, &job, payload, received))
+    {
+        Ok(mut finished) => {
+            let sent = respond(client, &mut finished.response);
+            finished.settle();
+            sent
+        }
+        Err(error) => client.send(&JobResponse::refused(
+            &job.trace_id,
+            error.trace_id(&job.trace_id),
+        )),
+    }
+}
+
+/// Files that make a response too large for a frame are left out: their absence says so.
+fn respond(client: &mut Connection, response: &mut JobResponse) -> Result<(), FrameError> {
+    match client.send(response) {
+        Err(FrameError::TooLarge(_)) => {
+            for file in &mut response.files {
+                file.content = None;
+                file.content_base64 = None;
+            }
+            client.send(response)
+        }
+        sent => sent,
+    }
+}
+
+/// The job in a payload, or what is wrong with it, as precisely as can be said.
+fn parse(payload: &[u8]) -> Result<JobRequest, HostError> {
+    let refused = |cause: String| HostError::new(ErrorCode::InvalidRequest, cause);
+    decode_message(payload).map_err(|_| {
+        let value: Value = match serde_json::from_slice(payload) {
+            Ok(value) => value,
+            Err(error) => return refused(format!("the request is not JSON: {error}")),
+        };
+        let trace_id = value.get("trace_id").and_then(Value::as_str).unwrap_or_default();
+        let language = value
+            .get("lang")
+            .and_then(Value::as_str)
+            .map(str::parse::<Language>);
+        match (language, serde_json::from_slice::<JobRequest>(payload)) {
+            (Some(Err(unknown)), _) => unknown,
+            (_, Err(error)) => refused(format!("the request is not a job: {error}")),
+            (_, Ok(_)) => refused("the request is not a job".to_owned()),
+        }
+        .trace_id(
+            trace_id
+                .chars()
+                .take(protocol::limits::MAX_TRACE_ID)
+                .collect::<String>(),
+        )
+    })
+}
+
+fn serve_control(guest: &Guest, mut client: Connection) {
+    loop {
+        let answer = match client.request() {
+            Ok(Some(payload)) => answer(guest, &payload),
+            Ok(None) | Err(FrameError::Io(_)) => return,
+            Err(error) => ControlResponse::Error(unreadable(&error)),
+        };
+        if client.send(&answer).is_err() || matches!(answer, ControlResponse::Error(_)) {
+            return;
+        }
+        if answer == ControlResponse::Shutdown {
+            power::off();
+        }
+    }
+}
+
+fn answer(guest: &Guest, payload: &[u8]) -> ControlResponse {
+    match decode_message(payload) {
+        Ok(ControlRequest::Hello) => ControlResponse::Hello(guest.hello()),
+        Ok(ControlRequest::Shutdown) => ControlResponse::Shutdown,
+        Err(_) => ControlResponse::Error(HostError::new(
+            ErrorCode::UnknownRequest,
+            "the request is not one that this guest-runner knows",
+        )),
+    }
+}
+
+fn unreadable(error: &FrameError) -> HostError {
+    HostError::new(ErrorCode::InvalidRequest, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(payload: &[u8]) -> HostError {
+        parse(payload).unwrap_err()
+    }
+
+    #[test]
+    fn a_job_of_the_first_version() {
+        let job = parse(br#"{"trace_id":"t","lang":"python","code":"print(1)","timeout":30}"#).unwrap();
+        assert_eq!(job, JobRequest::new("t", Language::Python, "print(1)"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert_eq!(refusal(b"{").code, ErrorCode::InvalidRequest);
+        assert_eq!(refusal(b"\xff").code, ErrorCode::InvalidRequest);
+        let unknown = refusal(br#"{"trace_id":"t","lang":"cobol","code":"x"}"#);
+        assert_eq!(
+            (unknown.code, unknown.trace_id.as_str()),
+            (ErrorCode::UnknownLanguage, "t")
+        );
+        let missing = refusal(br#"{"trace_id":"t","lang":"bash"}"#);
+        assert_eq!(missing.code, ErrorCode::InvalidRequest);
+        assert!(missing.cause.contains("code"), "{}", missing.cause);
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let connections = Arc::default();
+        let places: Vec<_> = (0..MOST_CONNECTIONS)
+            .map(|_| Place::take(&connections).unwrap())
+            .collect();
+        assert!(Place::take(&connections).is_none());
+        drop(places);
+        assert!(Place::take(&connections).is_some());
+    }
+}

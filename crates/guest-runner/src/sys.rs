@@ -1,0 +1,214 @@
+//! The system calls that have no safe wrapper elsewhere.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// The two sides of a fork.
+pub(crate) enum Fork {
+    Parent(Pid),
+    Child,
+}
+
+/// Forks a process that has one thread.
+pub(crate) fn fork() -> io::Result<Fork> {
+    #[expect(unsafe_code, reason = "there is no safe fork")]
+    // SAFETY: stages are single-threaded from their first instruction, so the child finds no lock taken.
+    let pid = unsafe { libc::fork() };
+    match Pid::from_raw(check(pid)?) {
+        Some(pid) => Ok(Fork::Parent(pid)),
+        None => Ok(Fork::Child),
+    }
+}
+
+/// Ends a forked process without running what its parent registered.
+pub(crate) fn exit(code: i32) -> ! {
+    #[expect(unsafe_code, reason = "there is no safe _exit")]
+    // SAFETY: _exit has no preconditions.
+    unsafe {
+        libc::_exit(code)
+    }
+}
+
+/// Becomes another program.
+pub(crate) fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([ptr::null()])
+            .collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    #[expect(unsafe_code, reason = "there is no safe execve")]
+    // SAFETY: both arrays end with a null pointer and outlive the call.
+    unsafe {
+        libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+    }
+    io::Error::last_os_error()
+}
+
+/// Leaves namespaces.
+pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    #[expect(unsafe_code, reason = "CLONE_FILES could break I/O safety")]
+    // SAFETY: only namespaces are left; the descriptor table stays.
+    unsafe {
+        rustix::thread::unshare_unsafe(flags)
+    }
+}
+
+/// Kills every other process of this PID namespace, whose PID 1 the caller is.
+pub(crate) fn kill_all() {
+    #[expect(unsafe_code, reason = "there is no safe kill(-1)")]
+    // SAFETY: kill has no memory effects.
+    unsafe {
+        libc::kill(-1, libc::SIGKILL);
+    }
+}
+
+/// Blocks `signals` in this thread and those it starts, and gives a descriptor that reads them instead.
+pub(crate) fn signals_as_file(signals: &[i32]) -> io::Result<File> {
+    let set = signal_set(signals);
+    #[expect(unsafe_code, reason = "no safe wrapper for signalfd")]
+    // SAFETY: the set is initialised; the descriptor is new and owned by nothing else.
+    unsafe {
+        check(libc::sigprocmask(
+            libc::SIG_BLOCK,
+            &raw const set,
+            ptr::null_mut(),
+        ))?;
+        let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC))?;
+        Ok(File::from_raw_fd(fd))
+    }
+}
+
+/// Undoes what the Rust runtime and this program did to signals, for a program that expects the defaults.
+pub(crate) fn default_signals() {
+    let none = signal_set(&[]);
+    #[expect(unsafe_code, reason = "no safe wrapper for signal dispositions")]
+    // SAFETY: the set is initialised, and SIG_DFL runs no code.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    #[expect(unsafe_code, reason = "no safe wrapper for signal sets")]
+    // SAFETY: sigemptyset initialises the set; sigaddset only reads its arguments.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        set
+    }
+}
+
+/// Makes `descriptors` this process's 0, 1, 2 and so on, and marks every other to be closed by exec.
+pub(crate) fn inherit_only(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    for (target, descriptor) in (0..).zip(descriptors) {
+        #[expect(
+            unsafe_code,
+            reason = "the descriptors that are replaced have no owner to name"
+        )]
+        // SAFETY: the caller execs next; nothing uses what was at `target` before.
+        check(unsafe { libc::dup2(descriptor.as_raw_fd(), target) })?;
+    }
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let fd: Option<RawFd> = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(fd) = fd.filter(|&fd| usize::try_from(fd).is_ok_and(|fd| fd >= descriptors.len())) {
+            #[expect(unsafe_code, reason = "the descriptors that are marked have no owner to name")]
+            // SAFETY: F_SETFD changes a flag only.
+            check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes ownership of standard input, output and error, and leaves `/dev/null` in their places.
+pub(crate) fn take_standard_streams() -> io::Result<[OwnedFd; 3]> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let take = |fd: RawFd| {
+        #[expect(unsafe_code, reason = "standard streams have no owner to name")]
+        // SAFETY: the copy is new and owned by nothing else; the original stays open, as another file.
+        unsafe {
+            let copy = check(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3))?;
+            check(libc::dup2(null.as_raw_fd(), fd))?;
+            Ok::<_, io::Error>(OwnedFd::from_raw_fd(copy))
+        }
+    };
+    Ok([take(0)?, take(1)?, take(2)?])
+}
+
+/// Processor time and the largest memory of the children that were waited for, in bytes.
+pub(crate) fn usage_of_children() -> (Duration, u64) {
+    #[expect(unsafe_code, reason = "no safe wrapper for getrusage")]
+    // SAFETY: the structure is plain data, and the kernel fills it in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let span = |time: libc::timeval| {
+        let part = |value: i64| u64::try_from(value).unwrap_or(0);
+        Duration::from_secs(part(time.tv_sec)) + Duration::from_micros(part(time.tv_usec))
+    };
+    let peak = u64::try_from(usage.ru_maxrss).unwrap_or(0) << 10;
+    (span(usage.ru_utime) + span(usage.ru_stime), peak)
+}
+
+/// Brings up the loopback interface, which a new machine has switched off.
+pub(crate) fn raise_loopback() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    #[expect(unsafe_code, reason = "no safe wrapper for interface requests")]
+    // SAFETY: the request is plain data with a name that ends in zeros, and the kernel reads and fills in no more than it.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[..2].copy_from_slice(&[b'l'.cast_signed(), b'o'.cast_signed()]);
+        check(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS,
+            &raw mut request,
+        ))?;
+        request.ifr_ifru.ifru_flags |= libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
+        check(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            &raw const request,
+        ))?;
+    }
+    Ok(())
+}
+
+/// The kernel's Landlock version, if it has any.
+pub(crate) fn landlock_abi() -> Option<u32> {
+    const CREATE_RULESET_VERSION: libc::c_uint = 1;
+    #[expect(unsafe_code, reason = "no safe wrapper for the version query")]
+    // SAFETY: with this flag the kernel reads no memory and makes no descriptor.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<libc::c_void>(),
+            0_usize,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
