@@ -8,6 +8,7 @@ use protocol::{ErrorCode, HostError};
 use rustix::io::Errno;
 
 use crate::machine::BackendKind;
+use crate::probe;
 use crate::process::VmmExit;
 
 /// Why a machine could not be made, reached or kept.
@@ -193,7 +194,11 @@ impl From<VmmError> for HostError {
             VmmError::Silent { .. } => ErrorCode::GuestSilent,
             VmmError::Transport(_) => ErrorCode::GuestProtocol,
         };
-        Self::new(code, error.cause())
+        let host = Self::new(code, error.cause());
+        match error {
+            VmmError::Missing { kind, .. } => host.remedy(probe::remedy(kind)),
+            _ => host,
+        }
     }
 }
 

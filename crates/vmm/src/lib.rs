@@ -17,6 +17,7 @@ mod disks;
 pub mod error;
 pub mod firecracker;
 pub mod machine;
+pub mod probe;
 pub mod process;
 pub mod qemu;
 pub mod state;

@@ -148,8 +148,8 @@ impl RuntimeDir {
         result.map(|()| swept)
     }
 
-    /// Holds off other processes' [`Self::create`] and [`Self::sweep`].
-    fn guard(&self) -> Result<File, VmmError> {
+    /// Holds off other processes' [`Self::create`] and [`Self::sweep`], and whatever else takes this.
+    pub(crate) fn guard(&self) -> Result<File, VmmError> {
         let path = self.path.join("lock");
         let open = || {
             let file = lock_file(&path)?;
