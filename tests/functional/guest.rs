@@ -1,1 +1,72 @@
-//! What a guest says that it can do.
+//! What a guest says that it can do, and what it refuses because it cannot.
+
+use harness::{Host, Run};
+use serde_json::Value;
+
+fn poor_guest(host: &Host, code: &str) -> Run {
+    let run = host.run("bash", code);
+    run.args([
+        "--kernel-arg",
+        "cgroup_disable=memory",
+        "--kernel-arg",
+        "lsm=capability",
+    ])
+}
+
+/// What `--hello` prints.
+fn hello(run: Run) -> Value {
+    let finished = run.arg("--hello").finish().succeeded();
+    let text = finished.stderr_text();
+    let at = text.find('{').unwrap_or_else(|| panic!("no hello in {text}"));
+    let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter();
+    values.next().expect("one value").expect("JSON")
+}
+
+#[test]
+fn hello_lists_languages_and_confinement() {
+    let host = Host::new();
+    let hello = hello(host.run("bash", "true"));
+    for language in ["python", "bash", "node", "ruby"] {
+        assert!(hello["languages"][language].is_string(), "{hello}");
+    }
+    let confinement = &hello["confinement"];
+    for layer in ["cgroup_v2", "namespaces", "seccomp", "overlay"] {
+        assert_eq!(confinement[layer], true, "{layer} in {hello}");
+    }
+    assert!(
+        confinement["landlock_abi"].as_u64().is_some_and(|abi| abi >= 1),
+        "{hello}"
+    );
+}
+
+#[test]
+fn hello_says_what_is_missing() {
+    let host = Host::new();
+    let hello = hello(poor_guest(&host, "true"));
+    let confinement = &hello["confinement"];
+    assert_eq!(confinement["cgroup_v2"], false, "{hello}");
+    let why = confinement["cgroup_v2_missing"].as_str().expect("a reason");
+    assert!(why.contains("memory"), "{why}");
+    assert!(confinement.get("landlock_abi").is_none(), "{hello}");
+}
+
+#[test]
+fn layers_tell_what_was_in_force() {
+    let host = Host::new();
+    let layers = |answer: harness::Answer| answer.json["layers"].to_string();
+    let usual = layers(host.run("bash", "true").answer().exited(0));
+    assert!(usual.contains("cgroup"), "{usual}");
+    let poor = layers(poor_guest(&host, "true").answer().exited(0));
+    assert!(
+        !poor.contains("cgroup") && poor.contains("no_new_privs"),
+        "{poor}"
+    );
+}
+
+#[test]
+fn a_limit_that_the_guest_cannot_apply_is_not_dropped() {
+    let host = Host::new();
+    let run = poor_guest(&host, "echo never").args(["--limit", "memory_bytes=100000000"]);
+    let refusal = run.refusal();
+    assert_eq!(refusal.code, "limit_unsupported", "{refusal:?}");
+}

@@ -88,6 +88,22 @@ impl Finished {
         }
     }
 
+    /// The error that it printed as a line, `error[code]: cause; remedy`, the last one on standard error.
+    ///
+    /// # Panics
+    /// It printed something else, or its exit status is not 125.
+    pub fn refusal_line(self) -> Refusal {
+        assert_eq!(self.code(), 125, "{}", self.stderr_text());
+        let text = self.stderr_text();
+        let parts = || {
+            let (code, rest) = text.lines().last()?.strip_prefix("error[")?.split_once("]: ")?;
+            let (cause, remedy) = rest.rsplit_once("; ")?;
+            Some((code.to_owned(), cause.to_owned(), remedy.to_owned()))
+        };
+        let (code, cause, remedy) = parts().unwrap_or_else(|| panic!("no error but {text}"));
+        Refusal { code, cause, remedy }
+    }
+
     fn json(&self) -> Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| {
             let (stdout, stderr) = (self.stdout_text(), self.stderr_text());
