@@ -42,10 +42,9 @@ pub(crate) struct Seen {
 const TIMED_OUT: i32 = 124;
 const KILLED: i32 = 137;
 
-/// The verdict. A limit that was hit counts before the exit that it led to; a full disk or a refused process counts
-/// only for a job that did not succeed in spite of it.
+/// The verdict. A limit that was hit counts before the exit that it led to, also when the job was over before the runner
+/// could kill it for that: it is the same end either way.
 pub(crate) fn verdict(seen: &Seen) -> (Termination, i32) {
-    let failed = seen.exit != Some(Exit::Code(0));
     match &seen.kill {
         Some(Kill::Timeout(clock)) => (Termination::Timeout { clock: *clock }, TIMED_OUT),
         Some(Kill::Output(stream)) => (output(stream), KILLED),
@@ -58,8 +57,8 @@ pub(crate) fn verdict(seen: &Seen) -> (Termination, i32) {
             },
             KILLED,
         ),
-        None if seen.out_of_processes && failed => (Termination::PidsLimit { limit: seen.pids }, KILLED),
-        None if seen.disk_full && failed => (Termination::DiskFull, KILLED),
+        None if seen.out_of_processes => (Termination::PidsLimit { limit: seen.pids }, KILLED),
+        None if seen.disk_full => (Termination::DiskFull, KILLED),
         None => match seen.exit {
             Some(Exit::Code(code)) => (Termination::Exit, code),
             Some(Exit::Signal(signal)) => (
@@ -187,18 +186,17 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_were_only_touched() {
+    fn an_end_of_its_own_does_not_hide_a_limit() {
         let seen = Seen {
             disk_full: true,
             ..ended(Exit::Code(1))
         };
         assert_eq!(verdict(&seen), (Termination::DiskFull, 137));
         let seen = Seen {
-            disk_full: true,
             out_of_processes: true,
             ..ended(Exit::Code(0))
         };
-        assert_eq!(verdict(&seen), (Termination::Exit, 0));
+        assert_eq!(verdict(&seen), (Termination::PidsLimit { limit: 256 }, 137));
     }
 
     #[test]

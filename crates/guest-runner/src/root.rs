@@ -197,10 +197,10 @@ impl Drop for JobDirectories {
     }
 }
 
-/// Whether less is left than a write of one page may need.
+/// Whether so little is left that the file system may refuse a write: it keeps some blocks back for its own records.
 fn is_full(status: &StatVfs) -> bool {
-    const PAGE: u64 = 4096;
-    status.f_bavail.saturating_mul(status.f_frsize) < PAGE || (status.f_files > 0 && status.f_favail == 0)
+    const MARGIN: u64 = 1 << 20;
+    status.f_bavail.saturating_mul(status.f_frsize) < MARGIN || (status.f_files > 0 && status.f_favail == 0)
 }
 
 fn make(path: &Path, mode: u32) -> Result<()> {

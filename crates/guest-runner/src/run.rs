@@ -21,7 +21,7 @@ use std::time::Duration;
 use protocol::frame::{FrameDecoder, decode_message, encode, encode_message};
 use protocol::job::{Clock, Timings, Truncated, Usage};
 use protocol::limits::MAX_TIMEOUT;
-use protocol::{ErrorCode, Event, FileSpec, HostError, JobRequest, JobResponse};
+use protocol::{ErrorCode, Event, FileSpec, HostError, JobRequest, JobResponse, Termination};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 
@@ -55,8 +55,10 @@ const MOST_UNREAD: usize = 256 << 10;
 
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
-/// Runs `job`, whose request came as `payload` at the time `received`. The response goes through `respond` before the
-/// job's directories are cleaned up.
+/// Runs `job`, whose request came as `payload` at the time `received`.
+///
+/// # Errors
+/// Why the code did not run.
 pub(crate) fn run(
     guest: &Guest,
     client: &mut Connection,
@@ -92,6 +94,7 @@ pub(crate) fn run(
     let mut response = watch.response()?;
     response.layers = confine::layers(cgroup.is_some(), root.mount.is_some());
     Ok(Finished {
+        cleaning_matters: response.termination == Some(Termination::DiskFull),
         response,
         stage,
         _directories: directories,
@@ -99,9 +102,11 @@ pub(crate) fn run(
     })
 }
 
-/// A job that is over. Dropped once the client has its response, because what is left to do takes time.
+/// A job that is over, but for the removal of its files, which the client need not wait for.
 pub(crate) struct Finished {
-    pub(crate) response: JobResponse,
+    response: JobResponse,
+    /// The next job would not find room before this one's files are gone.
+    cleaning_matters: bool,
     // In this order: the stage ends, then what it used is removed.
     stage: Stage,
     _directories: JobDirectories,
@@ -109,9 +114,14 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// Waits until nothing of the job is left.
-    pub(crate) fn settle(self) {
+    /// Gives the response to `respond` and waits until nothing of the job is left.
+    pub(crate) fn settle<T>(mut self, respond: impl FnOnce(&mut JobResponse) -> T) -> T {
+        if self.cleaning_matters {
+            self.stage.process.ended_within(CLEANING);
+        }
+        let answer = respond(&mut self.response);
         self.stage.process.ended_within(CLEANING);
+        answer
     }
 }
 

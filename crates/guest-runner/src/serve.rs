@@ -103,11 +103,7 @@ fn serve_job(guest: &Guest, client: &mut Connection, payload: &[u8]) -> Result<(
         .validate()
         .and_then(|()| run::run(guest, client, &job, payload, received))
     {
-        Ok(mut finished) => {
-            let sent = respond(client, &mut finished.response);
-            finished.settle();
-            sent
-        }
+        Ok(finished) => finished.settle(|response| respond(client, response)),
         Err(error) => client.send(&JobResponse::refused(
             &job.trace_id,
             error.trace_id(&job.trace_id),
