@@ -27,7 +27,7 @@
 //! **Generations.** A frame of another generation than the current one is dropped silently, on both sides. The host
 //! believes nothing until the acknowledgement of its own generation has come, so it must never name the generation that
 //! a snapshot was taken in. A frame that a restart cut short does not decode; the guest, which cannot know what follows
-//! it, excuses it if the next thing is a Restart.
+//! it, believes nothing after it but a Restart.
 //!
 //! **Ends of streams.** Each side's last frame on a stream is exactly one Reset: to abandon it, in answer to the peer's,
 //! or as the full stop once Close went both ways. What comes after one's own Reset is ignored up to the peer's; then the
@@ -426,9 +426,10 @@ impl Mux {
         if self.link == Link::Up { Err(error) } else { Ok(()) }
     }
 
+    /// In the guest the error comes only with the next frame that it could otherwise believe.
     fn malformed(&mut self) -> Result<(), MuxError> {
-        if self.side == Side::Guest && self.link == Link::Up && !self.suspect {
-            self.suspect = true;
+        self.suspect = self.side == Side::Guest;
+        if self.suspect {
             return Ok(());
         }
         self.fault(MuxError::Malformed)

@@ -169,6 +169,31 @@ fn the_guest_excuses_a_cut_frame_only_before_a_restart() {
 }
 
 #[test]
+fn restarts_may_be_cut_too() {
+    let (mut host, mut guest, _) = connected();
+    for generation in 8..12 {
+        host.restart(generation);
+        let frame = host.transmit().unwrap();
+        guest.receive(&frame[..frame.len() - 2]).unwrap();
+    }
+    host.restart(12);
+    exchange(&mut host, &mut guest);
+    assert_eq!(events(&mut guest), [MuxEvent::Restarted]);
+    assert_eq!(events(&mut host), [MuxEvent::Restarted]);
+}
+
+#[test]
+fn what_has_no_end_is_not_kept() {
+    for (side, bytes) in [(Side::Host, [1; 4096]), (Side::Guest, [255; 4096])] {
+        let mut mux = Mux::new(side);
+        for _ in 0..1000 {
+            mux.receive(&bytes).unwrap();
+        }
+        assert!(mux.partial.capacity() <= 2 * MAX_ENCODED);
+    }
+}
+
+#[test]
 fn faults_of_the_guest_end_the_link() {
     let faults = |stream| {
         let over = vec![0; STREAM_WINDOW / 4 + 1];
