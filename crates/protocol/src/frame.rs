@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::error::{ErrorCode, HostError};
 use crate::limits::MAX_FRAME;
 
 /// Bytes before the payload.
@@ -28,19 +29,23 @@ pub enum FrameError {
     Io(#[from] io::Error),
 }
 
+impl From<FrameError> for HostError {
+    fn from(error: FrameError) -> Self {
+        match &error {
+            FrameError::Io(source) => Self::new(ErrorCode::GuestSilent, format!("{error}: {source}")),
+            FrameError::Json(source) => Self::new(ErrorCode::GuestProtocol, format!("{error}: {source}")),
+            _ => Self::new(ErrorCode::GuestProtocol, error.to_string()),
+        }
+    }
+}
+
 /// The bytes of one frame around `payload`.
 ///
 /// # Errors
 /// [`FrameError::TooLarge`].
 pub fn encode(payload: &[u8]) -> Result<Vec<u8>, FrameError> {
-    let length = u32::try_from(payload.len())
-        .ok()
-        .filter(|_| payload.len() <= MAX_FRAME);
-    let length = length.ok_or(FrameError::TooLarge(payload.len()))?;
-    let mut frame = Vec::with_capacity(HEADER + payload.len());
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(payload);
-    Ok(frame)
+    let header = header(payload.len())?;
+    Ok([header.as_slice(), payload].concat())
 }
 
 /// The bytes of one frame around `message` as JSON.
@@ -48,7 +53,11 @@ pub fn encode(payload: &[u8]) -> Result<Vec<u8>, FrameError> {
 /// # Errors
 /// [`FrameError::TooLarge`], and [`FrameError::Json`] when the message has no JSON form.
 pub fn encode_message(message: &impl Serialize) -> Result<Vec<u8>, FrameError> {
-    encode(&serde_json::to_vec(message).map_err(FrameError::Json)?)
+    let mut frame = vec![0; HEADER];
+    serde_json::to_writer(&mut frame, message).map_err(FrameError::Json)?;
+    let header = header(frame.len() - HEADER)?;
+    frame[..HEADER].copy_from_slice(&header);
+    Ok(frame)
 }
 
 /// The message in a frame's payload.
@@ -59,17 +68,40 @@ pub fn decode_message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameErr
     serde_json::from_slice(payload).map_err(FrameError::Json)
 }
 
+fn header(length: usize) -> Result<[u8; HEADER], FrameError> {
+    match u32::try_from(length) {
+        Ok(short) if length <= MAX_FRAME => Ok(short.to_be_bytes()),
+        _ => Err(FrameError::TooLarge(length)),
+    }
+}
+
+/// The length that a header announces, once all of it is there.
+fn announced(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
+    let Some(header) = bytes.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    match u32::from_be_bytes(*header) as usize {
+        length if length > MAX_FRAME => Err(FrameError::TooLarge(length)),
+        length => Ok(Some(length)),
+    }
+}
+
 /// Takes bytes as they come, in pieces of any size, and gives whole payloads.
 ///
-/// Holds at most one incomplete frame; its buffer grows with what has arrived, not with what the header promises.
+/// Its buffer grows with what has arrived, not with what a header promises: one incomplete frame at most, if all whole
+/// ones are taken out after every [`push`](Self::push).
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
     buffer: Vec<u8>,
+    /// Where the next frame begins; what is before has been given out.
+    start: usize,
 }
 
 impl FrameDecoder {
     /// Adds bytes from the transport.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.start = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -78,15 +110,18 @@ impl FrameDecoder {
     /// # Errors
     /// [`FrameError::TooLarge`]; the decoder is of no use after that.
     pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
-        let Some(length) = self.announced()? else {
+        let rest = &self.buffer[self.start..];
+        let Some(length) = announced(rest)? else {
             return Ok(None);
         };
-        if self.buffer.len() < HEADER + length {
+        let Some(payload) = rest.get(HEADER..HEADER + length) else {
             return Ok(None);
+        };
+        let payload = payload.to_vec();
+        self.start += HEADER + length;
+        if self.start == self.buffer.len() {
+            *self = Self::default(); // A large frame leaves no large buffer behind.
         }
-        let rest = self.buffer.split_off(HEADER + length);
-        let mut payload = std::mem::replace(&mut self.buffer, rest);
-        payload.drain(..HEADER);
         Ok(Some(payload))
     }
 
@@ -95,22 +130,10 @@ impl FrameDecoder {
     /// # Errors
     /// [`FrameError::Truncated`] when it ended inside a frame.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() {
+        if self.start == self.buffer.len() {
             Ok(())
         } else {
             Err(FrameError::Truncated)
-        }
-    }
-
-    fn announced(&self) -> Result<Option<usize>, FrameError> {
-        let Some(header) = self.buffer.first_chunk::<HEADER>() else {
-            return Ok(None);
-        };
-        let length = u32::from_be_bytes(*header) as usize;
-        if length > MAX_FRAME {
-            Err(FrameError::TooLarge(length))
-        } else {
-            Ok(Some(length))
         }
     }
 }
@@ -120,16 +143,11 @@ impl FrameDecoder {
 /// # Errors
 /// Any [`FrameError`] but `Json`.
 pub fn read_frame(from: &mut impl Read) -> Result<Option<Vec<u8>>, FrameError> {
-    let mut header = [0; HEADER];
-    match read_up_to(from, &mut header)? {
-        0 => return Ok(None),
-        HEADER => {}
-        _ => return Err(FrameError::Truncated),
+    let mut header = Vec::with_capacity(HEADER);
+    if from.by_ref().take(HEADER as u64).read_to_end(&mut header)? == 0 {
+        return Ok(None);
     }
-    let length = u32::from_be_bytes(header) as usize;
-    if length > MAX_FRAME {
-        return Err(FrameError::TooLarge(length));
-    }
+    let length = announced(&header)?.ok_or(FrameError::Truncated)?;
     let mut payload = Vec::new();
     let read = from.take(length as u64).read_to_end(&mut payload)?;
     if read < length {
@@ -148,26 +166,12 @@ pub fn write_frame(to: &mut impl Write, payload: &[u8]) -> Result<(), FrameError
     Ok(to.flush()?)
 }
 
-fn read_up_to(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match from.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 #[cfg(feature = "codec")]
 mod codec {
     use bytes::{Buf, BufMut, Bytes, BytesMut};
     use tokio_util::codec::{Decoder, Encoder};
 
-    use super::{FrameError, HEADER};
-    use crate::limits::MAX_FRAME;
+    use super::{FrameError, HEADER, announced, header};
 
     /// Frames as a [`tokio_util::codec`]: payloads in, payloads out.
     #[derive(Debug, Default, Clone, Copy)]
@@ -178,13 +182,9 @@ mod codec {
         type Error = FrameError;
 
         fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
-            let Some(header) = from.first_chunk::<HEADER>() else {
+            let Some(length) = announced(from)? else {
                 return Ok(None);
             };
-            let length = u32::from_be_bytes(*header) as usize;
-            if length > MAX_FRAME {
-                return Err(FrameError::TooLarge(length));
-            }
             if from.len() < HEADER + length {
                 return Ok(None);
             }
@@ -204,11 +204,9 @@ mod codec {
         type Error = FrameError;
 
         fn encode(&mut self, payload: &[u8], to: &mut BytesMut) -> Result<(), FrameError> {
-            if payload.len() > MAX_FRAME {
-                return Err(FrameError::TooLarge(payload.len()));
-            }
+            let header = header(payload.len())?;
             to.reserve(HEADER + payload.len());
-            to.put_u32(u32::try_from(payload.len()).map_err(|_| FrameError::TooLarge(payload.len()))?);
+            to.put_slice(&header);
             to.put_slice(payload);
             Ok(())
         }

@@ -28,7 +28,8 @@ pub const DEFAULT_TIMEOUT: f64 = 30.0;
 pub const MAX_TIMEOUT: f64 = 3600.0;
 /// The output kept of each of stdout and stderr when a job does not say.
 pub const DEFAULT_OUTPUT: u64 = 1 << 20;
-/// The most output of each stream that a job may ask to be kept: both, escaped as JSON, must fit a frame.
+/// The most output of each stream that a job may ask to be kept: both, however much JSON escapes them, fit a frame (six
+/// times as text and once more in base64), though not with every file besides.
 pub const MAX_OUTPUT: u64 = 2 << 20;
 /// The processes and threads a job may have at a time when it does not say.
 pub const DEFAULT_PIDS: u64 = 256;

@@ -17,12 +17,10 @@ pub(super) fn request(job: &JobRequest) -> Result<(), HostError> {
     code(&job.code)?;
     timeout(job.timeout)?;
     input(job)?;
-    strings("args", job.args.iter().map(String::as_str), limits::MAX_ARGS)?;
-    strings(
-        "env",
-        job.env.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]),
-        2 * limits::MAX_ENV,
-    )?;
+    count("args", job.args.len(), limits::MAX_ARGS)?;
+    strings("args", job.args.iter())?;
+    count("env", job.env.len(), limits::MAX_ENV)?;
+    strings("env", job.env.iter().flat_map(|(name, value)| [name, value]))?;
     if let Some(name) = job.env.keys().find(|name| name.is_empty() || name.contains('=')) {
         return invalid("env", format!("{name:?} cannot name a variable"));
     }
@@ -88,34 +86,38 @@ fn input(job: &JobRequest) -> Result<(), HostError> {
     Ok(())
 }
 
-fn strings<'a>(field: &str, values: impl Iterator<Item = &'a str>, most: usize) -> Result<(), HostError> {
-    let (mut count, mut bytes) = (0, 0);
+fn count(field: &str, count: usize, most: usize) -> Result<(), HostError> {
+    if count > most {
+        return invalid(field, format!("has {count} entries; the limit is {most}"));
+    }
+    Ok(())
+}
+
+fn strings<'a>(field: &str, values: impl Iterator<Item = &'a String>) -> Result<(), HostError> {
+    let mut bytes = 0;
     for value in values {
         if value.contains('\0') {
             return invalid(field, "has a NUL byte");
         }
-        count += 1;
         bytes += value.len();
     }
-    if count > most || bytes > limits::MAX_ARG_BYTES {
+    if bytes > limits::MAX_ARG_BYTES {
         return invalid(
             field,
-            format!("is over its limit ({} bytes)", limits::MAX_ARG_BYTES),
+            format!("has {bytes} bytes; the limit is {}", limits::MAX_ARG_BYTES),
         );
     }
     Ok(())
 }
 
 fn files(files: &[FileSpec]) -> Result<(), HostError> {
-    if files.len() > limits::MAX_FILES {
-        return invalid(
-            "files",
-            format!("lists {} files; the limit is {}", files.len(), limits::MAX_FILES),
-        );
-    }
+    count("files", files.len(), limits::MAX_FILES)?;
     let mut bytes = 0;
     for file in files {
         path("files", &file.path)?;
+        if matches!(file.path.rsplit('/').next(), Some("" | ".")) {
+            return invalid("files", format!("{:?} names a directory", file.path));
+        }
         bytes += match (&file.content, &file.content_base64) {
             (Some(_), Some(_)) => return invalid("files", format!("{:?} has two contents", file.path)),
             (Some(text), None) => text.len(),
