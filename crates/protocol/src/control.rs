@@ -13,6 +13,7 @@ pub const VERSION: u32 = 1;
 
 /// What the host asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ControlRequest {
     /// Who are you, and what can this guest do?
@@ -23,6 +24,7 @@ pub enum ControlRequest {
 
 /// What the runner answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ControlResponse {
     /// To [`ControlRequest::Hello`].
@@ -35,6 +37,7 @@ pub enum ControlResponse {
 
 /// What a guest is and can do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hello {
     /// Of the control protocol; see [`VERSION`].
     pub version: u32,
@@ -59,6 +62,7 @@ pub struct Hello {
 
 /// What confinement a guest can do. Anything false or absent is missing from the layers of a job there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Confinement {
     /// A cgroup v2 hierarchy with the memory and pids controllers.
     pub cgroup_v2: bool,
@@ -78,6 +82,7 @@ pub struct Confinement {
 
 /// When the guest reached each point, in milliseconds since its kernel started (CLOCK_BOOTTIME).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Boot {
     /// The runner's first instruction.
     pub init: f64,

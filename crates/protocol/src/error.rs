@@ -1,7 +1,7 @@
 //! Errors that a user sees: a stable code, the cause, and what to do. All codes are declared here, and
 //! `docs/errors.md` is generated from them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,7 @@ macro_rules! error_codes {
     ($($(#[$meta:meta])* $variant:ident = $name:literal, $doc:literal, $remedy:literal;)*) => {
         /// What went wrong, as a stable name that programs may match on.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[non_exhaustive]
         pub enum ErrorCode {
             $(#[doc = $doc] #[serde(rename = $name)] $variant,)*
@@ -83,8 +84,10 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// An error as a client sees it. Displays as one line: `cause; remedy`.
+/// An error as a client sees it. Displays as one line, `cause; remedy`: control characters, which may come from a guest,
+/// are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostError {
     /// Which kind; stable.
     pub code: ErrorCode,
@@ -130,8 +133,20 @@ impl HostError {
 
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.cause, self.remedy)
+        escape(f, &self.cause)?;
+        f.write_str("; ")?;
+        escape(f, &self.remedy)
     }
+}
+
+fn escape(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|character| {
+        if character.is_control() {
+            write!(f, "{}", character.escape_default())
+        } else {
+            f.write_char(character)
+        }
+    })
 }
 
 impl std::error::Error for HostError {}

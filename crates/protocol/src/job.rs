@@ -12,6 +12,7 @@ use crate::limits;
 
 /// A language the guest-runner can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
     /// CPython: `python3`, else `python`, else `python2`.
@@ -69,6 +70,7 @@ impl FromStr for Language {
 
 /// One job, as it crosses the wire to the guest-runner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobRequest {
     /// Names the job in logs and answers; at most [`limits::MAX_TRACE_ID`] bytes.
     #[serde(default)]
@@ -115,6 +117,7 @@ pub const fn default_timeout() -> f64 {
 
 /// A file that goes in with a job (it has content), or comes back (`collect`), or both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FileSpec {
     /// Path in the guest, relative to the working directory or absolute; never with a `..` part.
     pub path: String,
@@ -134,6 +137,7 @@ pub struct FileSpec {
 
 /// What a job may use. Absent means the default of the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobLimits {
     /// Memory of all the job's processes together, page cache included. Bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,7 +154,7 @@ pub struct JobLimits {
     /// Open files of one process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
-    /// CPU time of all the job's processes together. Seconds, fractions allowed, as milliseconds.
+    /// CPU time of all the job's processes together. Milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<u64>,
 }
@@ -196,6 +200,7 @@ mod validate;
 
 /// What came of a job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobResponse {
     /// The request's.
     pub trace_id: String,
@@ -249,6 +254,7 @@ impl JobResponse {
 
 /// Why the code ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Termination {
     /// It ended by itself.
@@ -298,6 +304,7 @@ pub enum Termination {
 
 /// What a timeout counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
     /// Time passing.
@@ -308,6 +315,7 @@ pub enum Clock {
 
 /// What a job used, by the guest's own account (so an upper bound is the host's business).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Usage {
     /// From the first byte of code running to the last process gone. Milliseconds.
     pub wall_ms: u64,
@@ -320,6 +328,7 @@ pub struct Usage {
 
 /// Which output was cut at its limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Truncated {
     /// Standard output was.
     pub stdout: bool,
@@ -330,6 +339,7 @@ pub struct Truncated {
 /// Where the time of a job went, in milliseconds; a phase that did not happen is absent. The guest fills in the first
 /// three, the host the rest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timings {
     /// Request read to code started: cgroup, namespaces, files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -375,6 +385,7 @@ pub struct Timings {
 /// A frame that comes before the response when the request said `"stream": true`. It is told from the response by its
 /// `event` field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The code is running now.
@@ -388,6 +399,7 @@ pub enum Event {
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Chunk {
     /// As text.
     pub data: String,
