@@ -105,6 +105,12 @@ pub enum ImageError {
         /// What was given.
         mirror: String,
     },
+    /// The version of a release is not three numbers.
+    #[error("'{version}' is no version")]
+    InvalidVersion {
+        /// What was given.
+        version: String,
+    },
     /// A download failed.
     #[error("Could not download {url}: {reason}")]
     Download {
@@ -164,7 +170,9 @@ impl ImageError {
             Self::KernelMissing { .. } => ErrorCode::KernelMissing,
             Self::TemplateMissing { .. } | Self::UnknownTemplate { .. } => ErrorCode::TemplateMissing,
             Self::Invalid { .. } => ErrorCode::ImageInvalid,
-            Self::UnknownKernel { .. } | Self::InvalidMirror { .. } => ErrorCode::InvalidRequest,
+            Self::UnknownKernel { .. } | Self::InvalidMirror { .. } | Self::InvalidVersion { .. } => {
+                ErrorCode::InvalidRequest
+            }
             Self::ToolMissing { .. } | Self::KeyringMissing { .. } => ErrorCode::ToolMissing,
             Self::Download { .. } | Self::Checksum { .. } => ErrorCode::DownloadFailed,
             Self::Recipe { .. }
@@ -199,6 +207,7 @@ impl ImageError {
             Self::InvalidMirror { .. } => {
                 Some("give the http:// or https:// address of a Debian archive".to_owned())
             }
+            Self::InvalidVersion { .. } => Some("give a version such as 1.16.1".to_owned()),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@ mod command;
 mod error;
 mod extract;
 mod filesystem;
+mod firecracker_release;
 mod fresh;
 mod initramfs;
 mod kernel;
@@ -23,6 +24,7 @@ mod tuned;
 
 pub use error::ImageError;
 pub use filesystem::{RootFilesystem, identify};
+pub use firecracker_release::{FIRECRACKER_RELEASES, FirecrackerRelease, InstalledFirecracker};
 pub use kernel::KernelChoice;
 pub use progress::{Progress, Unit};
 pub use store::{Artefacts, BootFiles, Prepared, Store, Want};

@@ -18,7 +18,7 @@ pub enum Purpose {
     Inject,
 }
 
-/// A program and where it comes from.
+/// A program (or C header) and where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
     /// Its file name.
@@ -51,6 +51,8 @@ const TOOLS: &[Tool] = &[
     tool("perl", "perl", Purpose::TunedKernel),
     tool("tar", "tar", Purpose::TunedKernel),
     tool("xz", "xz-utils", Purpose::TunedKernel),
+    tool("libelf.h", "libelf-dev", Purpose::TunedKernel),
+    tool("stdlib.h", "libc6-dev", Purpose::TunedKernel),
     tool("debugfs", "e2fsprogs", Purpose::Inject),
     tool("e2fsck", "e2fsprogs", Purpose::Inject),
 ];
@@ -82,8 +84,11 @@ pub fn install_command(packages: &[&str]) -> String {
     format!("{sudo}apt-get install {}", packages.join(" "))
 }
 
-/// Finds a program in `PATH`, then in the directories of system programs, which a user's `PATH` may lack.
+/// Finds a program in `PATH`, then in the directories of system programs, which a user's `PATH` may lack; a header where compilers do.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    if program.ends_with(".h") {
+        return Some(PathBuf::from("/usr/include").join(program)).filter(|header| header.exists());
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
