@@ -1,0 +1,226 @@
+//! `host-agent doctor`
+
+use std::process::ExitCode;
+
+use image::{Purpose, install_command};
+use protocol::HostError;
+use serde::Serialize;
+use vmm::probe::{self, Choice, Kvm, Lack};
+
+use super::fail;
+use crate::app::{App, kernel_choice};
+use crate::cli::{DoctorArgs, GlobalArgs};
+
+/// What was found, line by line.
+#[derive(Debug, Default, Serialize)]
+struct Findings {
+    /// A job can run.
+    ready: bool,
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: String,
+    state: State,
+    detail: String,
+    /// The command that mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    /// Missing, and jobs run without it.
+    Optional,
+    Missing,
+}
+
+impl Findings {
+    fn ok(&mut self, name: impl Into<String>, detail: impl Into<String>) {
+        self.checks.push(Check {
+            name: name.into(),
+            state: State::Ok,
+            detail: detail.into(),
+            remedy: None,
+        });
+    }
+
+    fn lacks(
+        &mut self,
+        name: impl Into<String>,
+        state: State,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (name, detail, remedy) = (name.into(), detail.into(), Some(remedy.into()));
+        self.checks.push(Check {
+            name,
+            state,
+            detail,
+            remedy,
+        });
+    }
+}
+
+pub(crate) fn doctor(global: &GlobalArgs, args: &DoctorArgs) -> ExitCode {
+    let findings = match examine(global) {
+        Ok(findings) => findings,
+        Err(error) => return fail(&error, args.json),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+    } else {
+        print!("{}", table(&findings));
+    }
+    if findings.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn examine(global: &GlobalArgs) -> Result<Findings, HostError> {
+    let app = App::new(global)?;
+    let mut findings = Findings::default();
+    let kernel = images(&app, &mut findings);
+    tools(&mut findings);
+    let runtime = app.runtime()?;
+    findings.ok("runtime directory", runtime.path().display().to_string());
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let waiting = waiting.map_err(|error| {
+        HostError::new(
+            protocol::ErrorCode::Internal,
+            format!("cannot start the event loop: {error}"),
+        )
+    })?;
+    let report = waiting.block_on(probe::report(&app.search(), kernel.as_deref(), &runtime));
+    backends(&report, &mut findings);
+    findings.ready = findings.checks.iter().all(|check| check.state != State::Missing);
+    Ok(findings)
+}
+
+/// Checks what set-up makes; gives the kernel if there is one.
+fn images(app: &App, findings: &mut Findings) -> Option<std::path::PathBuf> {
+    findings.ok("state directory", app.store.root().display().to_string());
+    let choice = kernel_choice(None).ok()?;
+    let kernel = app.store.boot_files(&choice, &app.runner);
+    match &kernel {
+        Ok(found) => findings.ok("kernel", found.kernel.display().to_string()),
+        Err(error) => findings.lacks("kernel", State::Missing, error.to_string(), "host-agent setup"),
+    }
+    for template in image::BUILT_IN {
+        let name = format!("template {}", template.name);
+        // `run` makes the others when a language needs them.
+        let state = if template.name == image::BUILT_IN[0].name {
+            State::Missing
+        } else {
+            State::Optional
+        };
+        match app.store.lookup(template.name, &choice, &app.runner) {
+            Ok(found) => findings.ok(
+                name,
+                format!(
+                    "{} ({} MiB)",
+                    found.template.languages.join(", "),
+                    found.template.rootfs_bytes >> 20
+                ),
+            ),
+            Err(error) => {
+                findings.lacks(
+                    name,
+                    state,
+                    error.to_string(),
+                    format!("host-agent setup --template {}", template.name),
+                );
+            }
+        }
+    }
+    kernel.ok().map(|found| found.kernel)
+}
+
+fn tools(findings: &mut Findings) {
+    let mut purposes = vec![
+        (Purpose::Images, "tools for images"),
+        (Purpose::TunedKernel, "tools for --kernel tuned"),
+        (Purpose::Inject, "tools for injecting"),
+    ];
+    if !rustix::process::geteuid().is_root() {
+        purposes.push((Purpose::Rootless, "tools for images without root"));
+    }
+    for (purpose, name) in purposes {
+        let missing = image::missing(purpose);
+        if missing.is_empty() {
+            findings.ok(name, "all installed");
+            continue;
+        }
+        let programs: Vec<_> = missing.iter().map(|tool| tool.program).collect();
+        let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+        let detail = format!("missing: {}", programs.join(", "));
+        findings.lacks(name, State::Optional, detail, install_command(&packages));
+    }
+}
+
+fn backends(report: &probe::Report, findings: &mut Findings) {
+    for (kind, path, (major, minor, patch)) in report.installed() {
+        findings.ok(
+            kind.name(),
+            format!("{major}.{minor}.{patch} at {}", path.display()),
+        );
+    }
+    if report.kvm == Kvm::Works {
+        findings.ok("KVM", "a guest kernel ran on it");
+    }
+    for Lack {
+        what,
+        remedy,
+        optional,
+    } in report.lacks()
+    {
+        let state = if optional { State::Optional } else { State::Missing };
+        findings.lacks(
+            if what.starts_with("KVM") { "KVM" } else { "VMM" },
+            state,
+            what,
+            remedy,
+        );
+    }
+    match report.select(Choice::Auto) {
+        Ok(vmm) => findings.ok(
+            "backend",
+            format!("{} ({}): {}", vmm.kind, vmm.accel, report.why()),
+        ),
+        Err(error) => {
+            let error = HostError::from(error);
+            findings.lacks("backend", State::Missing, error.cause, error.remedy);
+        }
+    }
+}
+
+fn table(findings: &Findings) -> String {
+    let width = findings
+        .checks
+        .iter()
+        .map(|check| check.name.len())
+        .max()
+        .unwrap_or(0);
+    let mut text = String::new();
+    for check in &findings.checks {
+        let mark = match check.state {
+            State::Ok => "ok     ",
+            State::Optional => "-      ",
+            State::Missing => "MISSING",
+        };
+        text += &format!("{mark}  {:<width$}  {}\n", check.name, check.detail);
+        if let Some(remedy) = &check.remedy {
+            text += &format!("{:>9}{:width$}  → {remedy}\n", "", "");
+        }
+    }
+    text + if findings.ready {
+        "\nJobs can run.\n"
+    } else {
+        "\nJobs cannot run yet: mend what is MISSING.\n"
+    }
+}

@@ -1,0 +1,55 @@
+//! Every environment variable that host-agent reads, declared once. `docs/environment.md` is generated from here.
+
+/// A variable and what it is for.
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// One or two sentences for the documentation.
+    pub(crate) doc: &'static str,
+}
+
+macro_rules! variables {
+    ($($constant:ident = $name:literal, $doc:literal;)*) => {
+        $(#[doc = $doc] pub(crate) const $constant: &str = $name;)*
+
+        /// All of them, in the order of the documentation.
+        #[cfg(test)]
+        pub(crate) const ALL: &[Variable] = &[$(Variable { name: $name, doc: $doc },)*];
+    };
+}
+
+variables! {
+    STATE_DIR = "RUNNER_CODES_STATE_DIR", "Where kernels and images are kept. The default is `/var/lib/runner-codes` for root, else `runner-codes` in `$XDG_DATA_HOME` or `~/.local/share`.";
+    RUNTIME_DIR = "RUNNER_CODES_RUNTIME_DIR", "Where each machine's directory is while it runs. The default is `/run/runner-codes` for root, else `runner-codes` in `$XDG_RUNTIME_DIR`, else `/tmp/runner-codes-UID`.";
+    BACKEND = "RUNNER_CODES_BACKEND", "The VMM that `run` uses: `auto`, `firecracker` or `qemu`.";
+    KERNEL = "RUNNER_CODES_KERNEL", "The kernel that guests boot: `debian`, `debian-SUITE`, `tuned`, or the path of a file.";
+    GUEST_RUNNER = "RUNNER_CODES_GUEST_RUNNER", "A static guest-runner to use instead of the embedded one.";
+    LOG = "RUNNER_CODES_LOG", "What is logged to standard error, as a filter such as `debug` or `vmm=trace`. Nothing below a warning by default.";
+    FIRECRACKER_BIN = "FIRECRACKER_BIN", "The Firecracker executable; else the one that `setup --firecracker` fetched, else `PATH` is searched.";
+    QEMU_BIN = "QEMU_BIN", "The QEMU executable; else `PATH` is searched.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn the_documentation_is_generated_from_here() {
+        let mut text = String::from(
+            "# Environment variables\n\nGenerated from `crates/host-agent/src/env_vars.rs`; a flag on the command line wins over its variable.\n\n\
+             | variable | what it is for |\n|---|---|\n",
+        );
+        for variable in ALL {
+            text += &format!("| `{}` | {} |\n", variable.name, variable.doc);
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/environment.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == text,
+            "{path} is out of date: UPDATE_DOCS=1 cargo test --package host-agent"
+        );
+    }
+}
