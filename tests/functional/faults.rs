@@ -102,7 +102,6 @@ fn the_host_s_disk_is_full() {
     }
     let host = Host::new();
     let runtime = host.runtime();
-    fs::create_dir(&runtime).unwrap();
     // The mount is in a namespace of its own and goes with it.
     let script = format!(
         "mount -t tmpfs -o size=64k,mode=700 tmpfs {} && exec \"$@\"",

@@ -46,6 +46,8 @@ impl Host {
             .expect("a temporary directory");
         let host = Self { root, _slot: slot };
         fs::create_dir(host.temporary()).expect("a directory for temporary files");
+        fs::create_dir(host.runtime()).expect("a directory for machines");
+        host.remember();
         host
     }
 
@@ -75,6 +77,17 @@ impl Host {
         let path = self.path(name);
         fs::write(&path, content).expect("the test's own directory can be written");
         path
+    }
+
+    /// What host-agent found out about this machine need not be found out in every test: looking whether KVM works takes
+    /// seconds where it does not.
+    fn remember(&self) {
+        for file in fs::read_dir(memory()).into_iter().flatten().flatten() {
+            if file.path().is_file() {
+                fs::copy(file.path(), self.runtime().join(file.file_name()))
+                    .expect("a small file can be copied");
+            }
+        }
     }
 
     /// Where host-agent keeps what exists only while a machine does.
@@ -170,6 +183,11 @@ pub fn state() -> PathBuf {
         .join("runner-codes")
 }
 
+/// The runtime directory of the first run.
+fn memory() -> PathBuf {
+    cache().join("run")
+}
+
 /// Where cargo put host-agent: this is `target/debug/deps/functional-0123456789abcdef`.
 pub(crate) fn build_directory() -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
@@ -177,7 +195,7 @@ pub(crate) fn build_directory() -> PathBuf {
     directory.expect("cargo's layout").to_owned()
 }
 
-/// Makes the images where they are not there yet; a moment where they are.
+/// Makes the images where they are not there yet (a moment where they are), and runs a first job.
 fn prepare() {
     static PREPARE: Once = Once::new();
     PREPARE.call_once(|| {
@@ -189,6 +207,13 @@ fn prepare() {
             let stderr = String::from_utf8_lossy(&made.stderr);
             assert!(made.status.success(), "setup of {template} failed: {stderr}");
         }
+        let told = Command::new(host_agent())
+            .args(["run", "--lang", "bash", "--code", "true", "--runtime-dir"])
+            .arg(memory())
+            .output()
+            .expect("host-agent starts");
+        let stderr = String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success(), "no job runs: {stderr}");
     });
 }
 
