@@ -136,15 +136,20 @@ pub(crate) fn mount_overlay(lower: &Path, scratch: &Path, target: &Path) -> Resu
         upper.display(),
         work.display()
     );
-    let options = std::ffi::CString::new(options).unwrap_or_default();
-    mount(
-        "overlay",
-        target,
-        "overlay",
-        MountFlags::NOATIME,
-        options.as_c_str(),
-    )
-    .doing(|| format!("mount an overlay on {}", target.display()))
+    let attempt = |options: &str| {
+        let options = std::ffi::CString::new(options).unwrap_or_default();
+        mount(
+            "overlay",
+            target,
+            "overlay",
+            MountFlags::NOATIME,
+            options.as_c_str(),
+        )
+    };
+    // What is written does not outlive the machine, so nothing needs to reach the disk. Linux before 5.10 insists.
+    attempt(&format!("{options},volatile"))
+        .or_else(|_| attempt(&options))
+        .doing(|| format!("mount an overlay on {}", target.display()))
 }
 
 impl Prepared {

@@ -85,7 +85,7 @@ pub(crate) fn run(
         },
         user: root.user.clone(),
         program,
-        cgroup: cgroup.as_ref().map(Cgroup::processes),
+        cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
         rlimits: Rlimits::new(&limits, cgroup.is_some()),
     };
     let stage = Stage::spawn(guest, &setup, payload)?;

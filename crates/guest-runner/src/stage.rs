@@ -4,7 +4,7 @@
 //! ```text
 //! runner ──spawn──► outer            leaves the guest's namespaces, waits for inner, ends
 //!                     └─fork─► inner  PID 1 of the job: builds its view, starts and reaps, kills what is left
-//!                                └─fork─► code   joins the cgroup, becomes the job's user, execs
+//!                                └─fork─► code   in the job's cgroup, becomes the job's user, execs
 //!
 //! control socket   runner → inner   Setup, the job's request as it came; closed: end the job now
 //!                  inner → runner   Report…
@@ -26,7 +26,7 @@ use base64::engine::general_purpose::STANDARD;
 use protocol::frame::{decode_message, encode_message, read_frame};
 use protocol::{ErrorCode, FileSpec, HostError, JobRequest};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -53,7 +53,7 @@ pub(crate) struct Setup {
     pub(crate) view: View,
     pub(crate) user: User,
     pub(crate) program: Program,
-    /// The file that takes the processes of the job's cgroup, where there is one.
+    /// The job's cgroup, where there is one.
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) rlimits: Rlimits,
 }
@@ -115,10 +115,13 @@ fn outer(control: &mut UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> Result<(
     let job: JobRequest = receive(control)?;
     set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "tie the stage to the runner".to_owned())?;
     let cgroup = setup.cgroup.as_ref().map(|path| {
-        File::options()
-            .write(true)
-            .open(path)
-            .doing(|| format!("open {}", path.display()))
+        let opened = openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        opened.doing(|| format!("open {}", path.display()))
     });
     let cgroup = cgroup.transpose()?;
     namespaces::leave()?;
@@ -162,7 +165,7 @@ struct Inner<'a> {
     control: &'a mut UnixStream,
     setup: &'a Setup,
     job: &'a JobRequest,
-    cgroup: Option<File>,
+    cgroup: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
@@ -266,7 +269,13 @@ impl Inner<'_> {
         let (mut failure, reporting) = pipe_with(PipeFlags::CLOEXEC)
             .map(|(read, write)| (File::from(read), File::from(write)))
             .doing(|| "make a pipe".to_owned())?;
-        match sys::fork().doing(|| "fork".to_owned())? {
+        let fork = match &self.cgroup {
+            Some(cgroup) => {
+                sys::fork_into(cgroup.as_fd()).doing(|| "fork into the job's cgroup".to_owned())?
+            }
+            None => sys::fork().doing(|| "fork".to_owned())?,
+        };
+        match fork {
             Fork::Parent(pid) => {
                 drop(reporting);
                 // Closed by exec, unless something went wrong before it.
@@ -428,10 +437,7 @@ impl Code<'_> {
 
     fn prepare(&self, stdin: &OwnedFd) -> Result<(CString, Vec<CString>, Vec<CString>), HostError> {
         let (setup, job) = (self.inner.setup, self.inner.job);
-        if let Some(cgroup) = &self.inner.cgroup {
-            (&*cgroup)
-                .write_all(b"0")
-                .doing(|| "join the job's cgroup".to_owned())?;
+        if self.inner.cgroup.is_some() {
             namespaces::leave_cgroup()?;
         }
         setsid().doing(|| "start a session".to_owned())?;

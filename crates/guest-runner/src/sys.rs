@@ -27,6 +27,30 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Forks a process that has one thread, right into a cgroup: to move it there later would wait for all processors.
+pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Fork> {
+    // libc's constant is too narrow for it.
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    #[expect(unsafe_code, reason = "no safe wrapper for clone3")]
+    // SAFETY: the arguments are plain data of the size that is given. Without a stack of its own the child goes on like
+    // a forked one, and as for `fork` it finds no lock taken.
+    let pid = unsafe {
+        let mut arguments: libc::clone_args = std::mem::zeroed();
+        arguments.flags = CLONE_INTO_CGROUP;
+        arguments.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+        arguments.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match Pid::from_raw(check(i32::try_from(pid).unwrap_or(-1))?) {
+        Some(pid) => Ok(Fork::Parent(pid)),
+        None => Ok(Fork::Child),
+    }
+}
+
 /// Ends a forked process without running what its parent registered.
 pub(crate) fn exit(code: i32) -> ! {
     #[expect(unsafe_code, reason = "there is no safe _exit")]

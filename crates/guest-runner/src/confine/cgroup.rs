@@ -48,6 +48,12 @@ impl Hierarchy {
 
     fn below(base: PathBuf) -> std::result::Result<Self, String> {
         require_controllers(&base)?;
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        if !starts_processes_in_groups(&release) {
+            return Err(format!(
+                "Linux {release} cannot start a process in a cgroup; 5.7 and later can"
+            ));
+        }
         fs::write(base.join("cgroup.subtree_control"), "+memory +pids")
             .map_err(|error| format!("cannot enable controllers in {}: {error}", base.display()))?;
         let next = AtomicU64::new(0);
@@ -78,6 +84,14 @@ fn require_controllers(group: &Path) -> std::result::Result<(), String> {
     }
 }
 
+/// Whether a kernel of that release knows CLONE_INTO_CGROUP.
+fn starts_processes_in_groups(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 7)
+}
+
 fn read(path: impl AsRef<Path>) -> std::result::Result<String, String> {
     fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.as_ref().display()))
 }
@@ -103,9 +117,9 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// The file that takes the processes.
-    pub(crate) fn processes(&self) -> PathBuf {
-        self.path.join("cgroup.procs")
+    /// Its directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Kills every process in it. Kernels before 5.14 cannot; there the end of the PID namespace does it.
@@ -197,6 +211,15 @@ mod tests {
             unified_group("3:pids:/x\n0::/system.slice/a.service\n"),
             Some("/system.slice/a.service")
         );
+    }
+
+    #[test]
+    fn knows_old_kernels() {
+        assert!(starts_processes_in_groups("6.1.0-56-cloud-amd64"));
+        assert!(starts_processes_in_groups("5.10.233"));
+        assert!(!starts_processes_in_groups("5.4.0"));
+        assert!(!starts_processes_in_groups("4.14.174"));
+        assert!(!starts_processes_in_groups("strange"));
     }
 
     #[test]
