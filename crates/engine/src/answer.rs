@@ -7,10 +7,10 @@ use base64::prelude::BASE64_STANDARD;
 use protocol::job::{Chunk, Timings, Truncated};
 use protocol::{ErrorCode, Event, FileSpec, HostError, JobRequest, JobResponse, Termination, limits};
 
+use crate::shape::MAX_LAYERS;
+
 /// Bytes of a name that a guest gives (a signal, a system call, a layer).
 const MAX_NAME: usize = 64;
-/// Confinement layers that a guest may list.
-const MAX_LAYERS: usize = 32;
 /// Bytes of each text in an error of the guest's.
 const MAX_ERROR_TEXT: usize = 2 << 10;
 /// U+FFFD has three bytes and stands for one or more.

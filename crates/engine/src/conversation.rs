@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use protocol::frame::{FrameCodec, FrameError, decode_message};
 use protocol::{ControlRequest, ControlResponse, Event, Hello, JobRequest, JobResponse, control};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::Framed;
 use vmm::VmmError;
 
 use crate::answer::{self, Allowance};
 use crate::error::EngineError;
+use crate::shape::{Shape, shape};
 
 /// The longest answer to a control request, in bytes.
 const MAX_CONTROL: usize = 64 << 10;
@@ -47,10 +46,8 @@ pub(crate) async fn guarded<T>(
     }
 }
 
-/// Tells an event from the response, which has no such field.
-#[derive(Deserialize)]
-struct Kind {
-    event: Option<IgnoredAny>,
+fn not_json(error: serde_json::Error) -> EngineError {
+    EngineError::Frame(FrameError::Json(error))
 }
 
 /// One connection to the guest-runner.
@@ -111,8 +108,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Conversation<T> {
         let mut allowance = Allowance::of(request);
         loop {
             let payload = self.receive("the job").await?;
-            let kind: Kind = decode_message(&payload).map_err(EngineError::Frame)?;
-            if kind.event.is_none() {
+            if shape(&payload).map_err(not_json)? == Shape::Response {
                 let response = decode_message(&payload).map_err(EngineError::Frame)?;
                 return answer::check(response, request).map_err(EngineError::Answer);
             }
@@ -123,8 +119,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Conversation<T> {
     }
 
     async fn send(&mut self, message: &impl serde::Serialize) -> Result<(), EngineError> {
-        let payload =
-            serde_json::to_vec(message).map_err(|error| EngineError::Frame(FrameError::Json(error)))?;
+        let payload = serde_json::to_vec(message).map_err(not_json)?;
         self.0
             .send(payload.as_slice())
             .await

@@ -12,6 +12,7 @@ mod answer;
 mod conversation;
 mod error;
 mod sandbox;
+mod shape;
 
 pub use error::EngineError;
 pub use sandbox::Sandbox;

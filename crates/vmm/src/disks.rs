@@ -29,7 +29,7 @@ const SUPERBLOCK: usize = 2048;
 pub(crate) fn prepare(config: &MachineConfig) -> Result<Option<PathBuf>, VmmError> {
     check_kernel(&config.kernel)?;
     if let Some(initramfs) = &config.initramfs {
-        File::open(initramfs).map_err(|error| VmmError::state("read", initramfs, error))?;
+        open(initramfs, VmmError::KernelMissing)?;
     }
     if let Some(root) = &config.root {
         check_disk(&root.path, root.filesystem)?;

@@ -38,8 +38,8 @@ pub enum VmmError {
     /// The VMM needs KVM, and KVM runs no guest here.
     #[error("KVM cannot be used: {0}")]
     Kvm(String),
-    /// The guest kernel is not there.
-    #[error("There is no kernel at {path}", path = .0.display())]
+    /// The guest kernel, or its initramfs, is not there.
+    #[error("There is nothing to boot at {path}", path = .0.display())]
     KernelMissing(PathBuf),
     /// The root filesystem or scratch disk is not there.
     #[error("There is no disk image at {path}", path = .0.display())]
@@ -82,12 +82,14 @@ pub enum VmmError {
         stderr: Vec<String>,
     },
     /// The VMM ended when it should not have.
-    #[error("The VMM ended with {exit}{}", quoted(stderr))]
+    #[error("The VMM ended with {exit}{}{}", quoted(stderr), last_words(console))]
     Died {
         /// How.
         exit: VmmExit,
         /// The last lines it wrote on standard error.
         stderr: Vec<String>,
+        /// The guest's console's.
+        console: Vec<String>,
     },
     /// The VMM answered a request with a fault.
     #[error("The VMM refused {request}: {fault}")]
@@ -147,7 +149,7 @@ impl VmmError {
     /// The same error where it kept a machine from starting.
     pub(crate) fn at_start(self) -> Self {
         match self {
-            Self::Died { exit, stderr } => Self::NotStarted { exit, stderr },
+            Self::Died { exit, stderr, .. } => Self::NotStarted { exit, stderr },
             other => other,
         }
     }
@@ -171,6 +173,11 @@ fn quoted(stderr: &[String]) -> String {
     } else {
         format!(": {}", stderr.join(" / "))
     }
+}
+
+fn last_words(console: &[String]) -> String {
+    let last = console.last();
+    last.map_or_else(String::new, |line| format!(" (last on its console: {line})"))
 }
 
 impl From<VmmError> for HostError {

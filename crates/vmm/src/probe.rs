@@ -386,11 +386,12 @@ async fn try_kvm(vmm: &VmmBinary, kernel: &Path, runtime: &RuntimeDir) -> Result
     };
     let booted = Machine::boot(vmm, config).await;
     let machine = match booted {
-        Err(error @ (VmmError::NotStarted { .. } | VmmError::Refused { .. })) => {
-            return Ok(Some(format!(
-                "{} could not start a guest on it: {error}",
-                vmm.kind
-            )));
+        Err(VmmError::NotStarted { exit, stderr }) => {
+            let said = stderr.into_iter().next().unwrap_or_else(|| exit.to_string());
+            return Ok(Some(format!("{} does not start on it: {said}", vmm.kind)));
+        }
+        Err(VmmError::Refused { fault, .. }) => {
+            return Ok(Some(format!("{} does not start on it: {fault}", vmm.kind)));
         }
         other => other?,
     };
@@ -529,14 +530,14 @@ fn ask_version(kind: BackendKind, path: &Path) -> Result<Version, Problem> {
     let output = Command::new(path).args(arguments.iter().map(OsStr::new)).output();
     let output = output.map_err(|error| unsupported(format!("it does not run: {error}")))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr)
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said
             .lines()
             .next()
-            .unwrap_or_default()
-            .to_owned();
+            .map_or_else(String::new, |line| format!(": {line}"));
+        let status = output.status;
         return Err(unsupported(format!(
-            "asked for its version it ended with {}: {said}",
-            output.status
+            "asked for its version it ended with {status}{said}"
         )));
     }
     let text = String::from_utf8_lossy(&output.stdout);

@@ -23,8 +23,8 @@ use crate::error::VmmError;
 
 /// How long a dead VMM's pipes may take to be read to their end; another process could hold them open.
 const DRAIN: Duration = Duration::from_millis(200);
-/// Lines of standard error that an error shows.
-const STDERR_LINES: usize = 5;
+/// Lines of standard error, and of the console, in an error.
+const LAST_LINES: usize = 5;
 
 /// How a VMM's process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,8 @@ impl VmmProcess {
         .await;
         VmmError::Died {
             exit,
-            stderr: self.stderr.tail_lines(STDERR_LINES),
+            stderr: self.stderr.tail_lines(LAST_LINES),
+            console: self.console.tail_lines(LAST_LINES),
         }
     }
 
@@ -242,12 +243,17 @@ mod tests {
     async fn output_exit_and_errors_are_captured() {
         let process =
             VmmProcess::spawn(shell("echo console; echo broken >&2; exit 3"), vec![], None).unwrap();
-        let VmmError::Died { exit, stderr } = process.died().await else {
+        let VmmError::Died {
+            exit,
+            stderr,
+            console,
+        } = process.died().await
+        else {
             panic!()
         };
         assert_eq!((exit.code(), exit.signal()), (Some(3), None));
         assert_eq!(stderr, ["broken"]);
-        assert_eq!(process.console().tail_lines(9), ["console"]);
+        assert_eq!(console, ["console"]);
         assert_eq!(process.exited().await, exit, "the exit can be asked for again");
     }
 

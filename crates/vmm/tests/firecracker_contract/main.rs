@@ -307,7 +307,7 @@ async fn a_firecracker_that_dies_later_ends_a_connect_with_its_log() {
         .connect(5000, Instant::now() + Duration::from_secs(30))
         .await
         .unwrap_err();
-    let VmmError::Died { exit, stderr } = error else {
+    let VmmError::Died { exit, stderr, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(
