@@ -1,6 +1,7 @@
 //! Every environment variable that host-agent reads, declared once. `docs/environment.md` is generated from here.
 
 /// A variable and what it is for.
+#[cfg(test)]
 pub(crate) struct Variable {
     /// Its name.
     pub(crate) name: &'static str,

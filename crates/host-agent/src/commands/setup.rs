@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use image::Want;
+use image::{FIRECRACKER_RELEASES, FirecrackerRelease, Want};
 use protocol::HostError;
 
 use super::fail;
@@ -44,5 +44,16 @@ fn make(global: &GlobalArgs, args: &SetupArgs) -> Result<(), HostError> {
         want.kernel,
         templates.join(", ")
     );
+    if let Some(version) = &args.firecracker {
+        let base_url = args
+            .firecracker_releases
+            .as_deref()
+            .unwrap_or(FIRECRACKER_RELEASES);
+        let release = FirecrackerRelease { version, base_url };
+        let installed = app
+            .store
+            .install_firecracker(&release, &|progress| shown.report(progress))?;
+        println!("Installed {} and its jailer", installed.firecracker.display());
+    }
     Ok(())
 }
