@@ -37,28 +37,23 @@ pub(crate) fn run(
     Running::spawn(command)?.finish(directory, on_line)
 }
 
-/// Runs to the end and returns standard output, at most `limit` bytes of it.
-pub(crate) fn output(command: &mut Command, directory: &Path, limit: u64) -> Result<Vec<u8>, ImageError> {
+/// Runs to the end and returns how it ended and its standard output, for programs whose failures mean something. Of the output, as text,
+/// 1 MiB is kept.
+pub(crate) fn ended(command: &mut Command) -> Result<(ExitStatus, String), ImageError> {
+    const LIMIT: u64 = 1024 * 1024;
     let mut running = Running::spawn(command.stdout(Stdio::piped()))?;
-    let stdout = running.child.stdout.take();
+    let stdout = running.child.stdout.take().expect("standard output is piped");
     let reader = thread::spawn(move || {
         let mut bytes = Vec::new();
-        if let Some(stdout) = stdout {
-            stdout.take(limit).read_to_end(&mut bytes)?;
-        }
-        Ok::<_, std::io::Error>(bytes)
+        // What cannot be read is missing in the output, which is for people.
+        let _ = stdout.take(LIMIT).read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
     });
-    let program = running.program.clone();
-    running.finish(directory, |_| {})?;
-    match reader.join() {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(source)) => Err(ImageError::from_io(
-            "read the output of",
-            Path::new(&program),
-            source,
-        )),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    let (status, _) = running.wait(|_| {})?;
+    let output = reader
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    Ok((status, output))
 }
 
 /// A program under way; ended and reaped when dropped.
@@ -92,12 +87,16 @@ impl Running {
         })
     }
 
-    /// Waits for its end while its messages go to `on_line`.
-    pub(crate) fn finish(
-        mut self,
-        directory: &Path,
-        mut on_line: impl FnMut(&str),
-    ) -> Result<(), ImageError> {
+    /// Waits for its end while its messages go to `on_line`; it must succeed.
+    pub(crate) fn finish(mut self, directory: &Path, on_line: impl FnMut(&str)) -> Result<(), ImageError> {
+        let (status, tail) = self.wait(on_line)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(self.failure(status, &tail, directory))
+    }
+
+    fn wait(&mut self, mut on_line: impl FnMut(&str)) -> Result<(ExitStatus, VecDeque<String>), ImageError> {
         let mut tail = VecDeque::with_capacity(KEPT_LINES);
         if let Some(stderr) = self.stderr.take() {
             for_each_line(stderr, |line| {
@@ -110,10 +109,7 @@ impl Running {
             .wait()
             .map_err(ImageError::io("wait for", &self.program))?;
         self.ended = true;
-        if status.success() {
-            return Ok(());
-        }
-        Err(self.failure(status, &tail, directory))
+        Ok((status, tail))
     }
 
     fn failure(&self, status: ExitStatus, tail: &VecDeque<String>, directory: &Path) -> ImageError {
@@ -206,9 +202,9 @@ mod tests {
     }
 
     #[test]
-    fn output_is_bounded() {
-        let bytes = output(&mut shell("printf 1234567890"), Path::new("/x"), 4).expect("it runs");
-        assert_eq!(bytes, b"1234");
+    fn an_end_comes_with_the_output() {
+        let (status, output) = ended(&mut shell("echo out; exit 4")).expect("it runs");
+        assert_eq!((status.code(), output.as_str()), (Some(4), "out\n"));
     }
 
     #[test]

@@ -64,6 +64,31 @@ fn ext4_length(header: &[u8]) -> Option<u64> {
     blocks.checked_mul(block_size)
 }
 
+/// What an ext4 filesystem has left for root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ext4Space {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+/// As its superblock says, which is right after a check.
+pub(crate) fn ext4_free(path: &Path) -> Result<Ext4Space, ImageError> {
+    let (header, _) = read_header(path, 2048)?;
+    let field = |offset| u32_at(&header, EXT4_SUPERBLOCK + offset);
+    let free = || {
+        let mut blocks = u64::from(field(0x0c)?);
+        if field(0x60)? & EXT4_FEATURE_64BIT != 0 {
+            blocks |= u64::from(field(0x158)?) << 32;
+        }
+        let block_size = 1024_u64.checked_shl(field(0x18)?)?;
+        Some(Ext4Space {
+            bytes: blocks.checked_mul(block_size)?,
+            inodes: u64::from(field(0x10)?),
+        })
+    };
+    free().ok_or_else(|| ImageError::invalid(path, "its superblock is damaged"))
+}
+
 /// That `path` is an x86-64 ELF kernel and that all that it loads is in the file.
 pub(crate) fn check_kernel(path: &Path) -> Result<(), ImageError> {
     const HEADER: u64 = 4096;
