@@ -195,7 +195,7 @@ fn copy_data(mut from: &File, mut to: &File, length: u64) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -238,7 +238,8 @@ mod tests {
         assert_eq!(holds(10, 9), Err("it has 9 bytes of 10".to_owned()));
     }
 
-    fn elf(segment_end: u64) -> Vec<u8> {
+    /// A kernel that is whole if it has at least `segment_end` bytes; it has 200.
+    pub(crate) fn elf(segment_end: u64) -> Vec<u8> {
         let mut bytes = vec![0; 200];
         bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
         bytes[18..20].copy_from_slice(&arch::ELF_MACHINE.0.to_le_bytes());

@@ -225,7 +225,7 @@ impl Machine {
     pub async fn connect(&self, port: u32, deadline: Instant) -> Result<Channel, VmmError> {
         match self {
             Self::Firecracker(vm) => vm.connect(port, deadline).await,
-            Self::Qemu(vm) => vm.connect(port).await,
+            Self::Qemu(vm) => vm.connect(port, deadline).await,
         }
     }
 

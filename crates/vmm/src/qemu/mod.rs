@@ -20,7 +20,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use self::args::Wiring;
 use self::port::Port;
@@ -104,12 +104,12 @@ impl Vm {
         })
     }
 
-    pub(crate) async fn connect(&self, port: u32) -> Result<Channel, VmmError> {
+    pub(crate) async fn connect(&self, port: u32, deadline: Instant) -> Result<Channel, VmmError> {
         match self.port.connect(port) {
             Ok(stream) => Ok(stream.into()),
             Err(error) if self.port.is_open() => Err(error),
-            // The port ends with its VMM; which of the two it was shows in a moment.
-            Err(_) => Err(self.failed().await),
+            // The port ends with its VMM, or because of its guest; which of the two shows in a moment.
+            Err(error) => Err(timeout_at(deadline.into(), self.failed()).await.unwrap_or(error)),
         }
     }
 
@@ -163,4 +163,49 @@ fn pair() -> Result<(UnixStream, OwnedFd), VmmError> {
         what: "a socket pair",
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::machine::Accel;
+    use crate::state::{RuntimeDir, VmId};
+
+    #[tokio::test]
+    async fn a_qemu_that_does_not_start_says_why_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let qemu = dir.path().join("qemu");
+        fs::write(&qemu, "#!/bin/sh\necho 'unsupported machine type' >&2\nexit 1\n").unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        let kernel = dir.path().join("vmlinux");
+        fs::write(&kernel, disks::tests::elf(200)).unwrap();
+        let runtime = RuntimeDir::open(dir.path().join("run")).unwrap();
+        let config = MachineConfig {
+            dir: runtime.create(VmId::random().unwrap()).unwrap(),
+            kernel,
+            initramfs: None,
+            root: None,
+            scratch: None,
+            vcpus: 1,
+            memory_mib: 128,
+            cid: 3,
+            extra_kernel_args: Vec::new(),
+            keep_console: None,
+        };
+        let vmm = VmmBinary {
+            kind: BackendKind::Qemu,
+            path: qemu,
+            version: (7, 2, 0),
+            accel: Accel::Tcg,
+        };
+        let error = Vm::boot(&vmm, config).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "The VMM did not start: exit status: 1: unsupported machine type"
+        );
+        assert_eq!(fs::read_dir(runtime.path().join("vms")).unwrap().count(), 0);
+    }
 }
