@@ -26,27 +26,31 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// Lines of standard error, and of the console, in an error.
 const LAST_LINES: usize = 5;
 
-/// How a VMM's process ended.
+/// How a VMM's process ended. Unknown where this process was started with SIGCHLD ignored, so that the kernel reaps its
+/// children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VmmExit(ExitStatus);
+pub struct VmmExit(Option<ExitStatus>);
 
 impl VmmExit {
     /// The exit code, when no signal ended it.
     #[must_use]
     pub fn code(self) -> Option<i32> {
-        self.0.code()
+        self.0?.code()
     }
 
     /// The signal that ended it.
     #[must_use]
     pub fn signal(self) -> Option<i32> {
-        self.0.signal()
+        self.0?.signal()
     }
 }
 
 impl fmt::Display for VmmExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        match self.0 {
+            Some(status) => status.fmt(f),
+            None => f.write_str("an unknown status"),
+        }
     }
 }
 
@@ -125,20 +129,24 @@ impl VmmProcess {
     /// Waits for the end of the process. May be dropped and called again, and by several at a time.
     pub async fn exited(&self) -> VmmExit {
         loop {
-            if let Ok(mut ready) = self.pidfd.readable().await {
-                if let Some(exit) = self.try_exited() {
-                    return exit;
-                }
-                ready.clear_ready();
+            // Fails only when the runtime is being shut down, and nobody waits any more.
+            let Ok(mut ready) = self.pidfd.readable().await else {
+                return std::future::pending().await;
+            };
+            if let Some(exit) = self.try_exited() {
+                return exit;
             }
+            ready.clear_ready();
         }
     }
 
     /// How the process ended, if it has.
     pub fn try_exited(&self) -> Option<VmmExit> {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        // An error (ECHILD) would mean that somebody else reaped our child.
-        child.try_wait().ok().flatten().map(VmmExit)
+        match child.try_wait() {
+            Ok(status) => status.map(|status| VmmExit(Some(status))),
+            Err(_) => Some(VmmExit(None)),
+        }
     }
 
     /// Waits for the end of the process, and makes an error of it.
