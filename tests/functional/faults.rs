@@ -1,6 +1,7 @@
 //! Something dies in mid-run. There is an answer, and nothing is left behind.
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Host, process, skip};
@@ -16,7 +17,6 @@ fn kill(pid: u32) {
 #[test]
 fn the_vmm_is_killed() {
     let host = Host::new();
-    // With --json nothing shows that the code runs, but the machine's console directory does; give it the time to boot.
     let run = host.run("bash", LONG).start();
     run.wait_for_stdout("running\n");
     kill(run.vmm());
@@ -39,7 +39,10 @@ fn the_vmm_is_killed() {
 fn the_vmm_is_killed_while_it_boots() {
     let host = Host::new();
     let run = host.run("bash", LONG).arg("--json").start();
-    kill(run.vmm());
+    let vmm = run.vmm();
+    // It has to be up: one that dies earlier never started.
+    thread::sleep(Duration::from_millis(500));
+    kill(vmm);
     run.finish().refusal().is("vmm_died", "");
 }
 

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -66,7 +66,9 @@ fn tool(command: &mut Command) -> Result<(), String> {
 /// A copy of the image for this test.
 fn copy(host: &Host) -> Result<PathBuf, String> {
     let image = image()?;
-    let copy = host.path("root.ext4");
+    let directory = host.path("images");
+    fs::create_dir(&directory).map_err(|error| error.to_string())?;
+    let copy = directory.join("root.ext4");
     tool(Command::new("cp").arg("--sparse=always").args([image, &copy]))?;
     Ok(copy)
 }
@@ -96,7 +98,9 @@ fn injected_without_root_it_runs_python_2() {
     fs::set_permissions(host.path("tmp"), PermissionsExt::from_mode(0o777)).unwrap();
     let program = host.path("host-agent");
     fs::copy(host_agent(), &program).unwrap();
-    std::os::unix::fs::chown(&image, Some(65534), Some(65534)).unwrap();
+    for path in [image.parent().unwrap(), &image] {
+        chown(path, Some(65534), Some(65534)).unwrap();
+    }
     let inject = host.verb("inject-guest-runner").arg(&image);
     let inject = inject.program(&program).through(&UNPRIVILEGED);
     inject.within(Duration::from_secs(120)).finish().succeeded();

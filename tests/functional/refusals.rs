@@ -31,7 +31,7 @@ fn code_over_the_limit() {
         let file = host.file("big.sh", "#".repeat(MIB + 1));
         host.verb("run").args(["--lang", "bash"]).arg(file)
     })
-    .is("code_too_large", "1048577");
+    .is("code_too_large", "1048576");
     let stdin = "#".repeat(3 * MIB);
     refused(|host| host.verb("run").args(["--lang", "bash"]).stdin(stdin)).is("code_too_large", "1048576");
 }

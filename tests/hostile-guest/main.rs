@@ -56,6 +56,8 @@ fn silent() -> ! {
 /// What goes back on a stream: these bytes, again and again if so said, and then perhaps the end of the stream.
 struct Answer {
     bytes: Vec<u8>,
+    /// On the serial port itself instead of in a stream.
+    bypass: bool,
     forever: bool,
     close: bool,
 }
@@ -64,6 +66,7 @@ impl Answer {
     fn bytes(bytes: Vec<u8>) -> Self {
         Self {
             bytes,
+            bypass: false,
             forever: false,
             close: false,
         }
@@ -110,6 +113,10 @@ fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
             ..Answer::bytes(frame(
                 format!(r#"{{"event":"stdout","data":"{}"}}"#, "x".repeat(60_000)).as_bytes(),
             ))
+        },
+        "garbage on the port" => Answer {
+            bypass: true,
+            ..Answer::bytes(vec![0, 0xff, 3, 7, 0, 9, 9, 9, 0])
         },
         // "answer no job"
         _ => Answer::bytes(Vec::new()),
@@ -183,29 +190,16 @@ fn serve(behaviour: &str, port: u32, mut stream: impl Read + Write) -> std::io::
 }
 
 fn on_serial_port(behaviour: &str) {
-    let mut port = OpenOptions::new()
+    let port = OpenOptions::new()
         .read(true)
         .write(true)
         .open(find_port())
         .expect("the port opens");
-    match behaviour {
-        "never answer" => silent(),
-        "garbage on the port" => {
-            // The host listens from its first frame on.
-            let mut buffer = [0; 64];
-            let _ = port.read(&mut buffer);
-            loop {
-                port.write_all(&[0, 0xff, 3, 7, 0, 9, 9, 9])
-                    .expect("the host reads");
-            }
-        }
-        _ => Serial {
-            port,
-            mux: Mux::new(Side::Guest),
-            behaviour,
-        }
-        .serve(),
+    if behaviour == "never answer" {
+        silent();
     }
+    let mux = Mux::new(Side::Guest);
+    Serial { port, mux, behaviour }.serve();
 }
 
 fn find_port() -> PathBuf {
@@ -268,6 +262,10 @@ impl Serial<'_> {
     }
 
     fn send(&mut self, stream: u8, answer: &Answer) {
+        if answer.bypass {
+            let _ = self.port.write_all(&answer.bytes);
+            return;
+        }
         loop {
             let mut rest = &answer.bytes[..];
             while !rest.is_empty() {
