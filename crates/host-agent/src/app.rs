@@ -1,25 +1,24 @@
 //! The only place where crates are wired together.
 //!
 //! ```text
-//! GlobalArgs ─► App { store, runtime } ─► parts (image) ─► backend (vmm::probe) ─► Sandbox (engine)
+//! GlobalArgs ─► App { store, runtime } ─► parts (image) ─► VMM (vmm::probe) ─► Sandbox (engine)
 //! ```
 
 use std::borrow::Cow;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use engine::Sandbox;
-use image::{BootFiles, KernelChoice, RootFilesystem, Store, Want};
-use protocol::{ErrorCode, HostError, Language};
-use vmm::probe::{Choice, Search};
-use vmm::{
-    Accel, BackendKind, Filesystem, Init, MachineConfig, RootDrive, RuntimeDir, VmId, VmmBinary, probe,
-};
+use image::{BootFiles, KernelChoice, Store, Want};
+use protocol::{ErrorCode, HostError};
+use vmm::probe::Search;
+use vmm::{Accel, Filesystem, Init, MachineConfig, RootDrive, RuntimeDir, VmId, VmmBinary, VmmError, probe};
 
-use crate::cli::{Backend, GlobalArgs, RunArgs};
+use crate::cli::GlobalArgs;
 use crate::env_vars;
-use crate::job;
+use crate::machine::{Machine, Root};
+use crate::output::complain;
 use crate::progress::Shown;
 
 /// The static guest-runner that goes into every guest.
@@ -90,102 +89,93 @@ impl App {
         }
     }
 
-    /// Finds the machine's parts, and makes those that are missing unless that was forbidden.
-    pub(crate) fn parts(&self, args: &RunArgs, language: Language) -> Result<Parts, HostError> {
-        let kernel = kernel_choice(args.kernel.as_deref())?;
-        let template = match (&args.rootfs, &args.template) {
-            (Some(_), _) => None,
-            (None, Some(name)) => Some(name.as_str()),
-            (None, None) => image::template_for_language(language.name()),
-        };
-        let found = self.look(args, &kernel, template);
-        let mut parts = match found {
-            Err(error) if makes_good(error.code, &kernel) && !args.no_setup => {
-                self.make(&kernel, template)?;
-                self.look(args, &kernel, template)?
+    /// Finds what the machine is made of, and makes what is missing unless that is forbidden. Blocks, in the latter case for
+    /// minutes.
+    pub(crate) fn parts(&self, machine: &Machine, may_make: bool) -> Result<Parts, HostError> {
+        match self.look(machine) {
+            Err(missing) if !can_be_made(missing.code, &machine.kernel) => Err(missing),
+            Err(missing) if !may_make => Err(refused(&missing, machine)),
+            Err(_) => {
+                self.make(machine)?;
+                self.look(machine)
             }
-            Err(error) if makes_good(error.code, &kernel) => {
-                let remedy = template.map_or_else(String::new, |name| format!(" --template {name}"));
-                return Err(HostError::new(
-                    ErrorCode::SetupRefused,
-                    format!("{}, and --no-setup forbids making it", error.cause),
-                )
-                .remedy(format!("run `host-agent setup{remedy}`")));
+            found => found,
+        }
+    }
+
+    fn look(&self, machine: &Machine) -> Result<Parts, HostError> {
+        let mut parts = match &machine.root {
+            Root::Template(name) => {
+                let found = self.store.lookup(name, &machine.kernel, &self.runner)?;
+                let root = RootDrive {
+                    path: found.rootfs,
+                    filesystem: Filesystem::Squashfs,
+                    init: Init::Runner,
+                };
+                Parts {
+                    boot: found.boot,
+                    root,
+                    scratch: found.scratch,
+                }
             }
-            found => found?,
+            Root::Image(drive) => Parts {
+                boot: self.store.boot_files(&machine.kernel, &self.runner)?,
+                root: drive.clone(),
+                scratch: self.store.scratch()?,
+            },
         };
-        if let Some(initramfs) = &args.initramfs {
+        if let Some(initramfs) = &machine.initramfs {
             parts.boot.initramfs.clone_from(initramfs);
         }
         Ok(parts)
     }
 
-    fn look(
-        &self,
-        args: &RunArgs,
-        kernel: &KernelChoice,
-        template: Option<&str>,
-    ) -> Result<Parts, HostError> {
-        let Some(template) = template else {
-            let root = foreign(args.rootfs.as_deref().unwrap_or(Path::new("")))?;
-            let boot = self.store.boot_files(kernel, &self.runner)?;
-            return Ok(Parts {
-                boot,
-                root,
-                scratch: self.store.scratch()?,
-            });
+    fn make(&self, machine: &Machine) -> Result<(), HostError> {
+        let templates: Vec<&str> = match machine.root {
+            Root::Template(name) => vec![name],
+            Root::Image(_) => Vec::new(),
         };
-        let found = self.store.lookup(template, kernel, &self.runner)?;
-        let root = RootDrive {
-            path: found.rootfs,
-            filesystem: Filesystem::Squashfs,
-            init: Init::Runner,
-        };
-        Ok(Parts {
-            boot: found.boot,
-            root,
-            scratch: found.scratch,
-        })
-    }
-
-    fn make(&self, kernel: &KernelChoice, template: Option<&str>) -> Result<(), HostError> {
-        let shown = Shown::default();
-        let templates: Vec<&str> = template.into_iter().collect();
         let want = Want {
-            kernel: kernel.clone(),
+            kernel: machine.kernel.clone(),
             templates: &templates,
             mirror: &[],
             force: false,
         };
+        let shown = Shown::default();
         self.store
             .prepare(&want, &self.runner, &|progress| shown.report(progress))?;
         Ok(())
     }
 
-    /// The VMM to use, and whether the user is now to be told that guests are emulated.
-    pub(crate) async fn backend(
+    /// Refuses at once where there is no VMM to run a machine with; whether KVM works is not looked into.
+    pub(crate) async fn has_vmm(&self, machine: &Machine, runtime: &RuntimeDir) -> Result<(), HostError> {
+        let report = probe::report(&self.search(), None, runtime).await;
+        match report.select(machine.backend) {
+            Err(error @ (VmmError::Missing { .. } | VmmError::Unsupported { .. })) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The VMM to run the machine with.
+    pub(crate) async fn vmm(
         &self,
-        choice: Backend,
+        machine: &Machine,
         parts: &Parts,
         runtime: &RuntimeDir,
     ) -> Result<VmmBinary, HostError> {
-        let choice = match choice {
-            Backend::Auto => Choice::Auto,
-            Backend::Firecracker => Choice::Only(BackendKind::Firecracker),
-            Backend::Qemu => Choice::Only(BackendKind::Qemu),
-        };
-        let vmm = probe::detect(choice, &self.search(), &parts.boot.kernel, runtime).await?;
+        let kernel = &parts.boot.kernel;
+        let vmm = probe::detect(machine.backend, &self.search(), kernel, runtime).await?;
         if vmm.accel == Accel::Tcg {
             tell_of_emulation(runtime);
         }
         Ok(vmm)
     }
 
-    /// Boots a machine and waits for its guest-runner.
+    /// Boots the machine and waits for its guest-runner.
     pub(crate) async fn sandbox(
         &self,
         vmm: &VmmBinary,
-        args: &RunArgs,
+        machine: &Machine,
         parts: Parts,
         runtime: &RuntimeDir,
     ) -> Result<Sandbox, HostError> {
@@ -199,48 +189,36 @@ impl App {
             initramfs: Some(parts.boot.initramfs),
             root: Some(parts.root),
             scratch: Some(parts.scratch),
-            vcpus: args.vcpus,
-            memory_mib: job::memory_mib(&args.memory)?,
+            vcpus: machine.vcpus,
+            memory_mib: machine.memory_mib,
             cid: 3,
-            extra_kernel_args: args.kernel_args.clone(),
-            keep_console: args.keep_console.clone(),
+            extra_kernel_args: machine.kernel_args.clone(),
+            keep_console: machine.keep_console.clone(),
         };
         Ok(Sandbox::acquire(vmm, config, Instant::now() + patience).await?)
     }
 }
 
-/// What was typed as a kernel.
-pub(crate) fn kernel_choice(name: Option<&str>) -> Result<KernelChoice, HostError> {
-    Ok(name.map(str::parse).transpose()?.unwrap_or_default())
-}
-
 /// Set-up can make what that error misses. It cannot make a kernel that the user named.
-fn makes_good(code: ErrorCode, kernel: &KernelChoice) -> bool {
-    match code {
+fn can_be_made(missing: ErrorCode, kernel: &KernelChoice) -> bool {
+    match missing {
         ErrorCode::KernelMissing => !matches!(kernel, KernelChoice::File(_)),
-        ErrorCode::TemplateMissing => true,
+        // The latter is a scratch disk that is gone.
+        ErrorCode::TemplateMissing | ErrorCode::SetupFailed => true,
         _ => false,
     }
 }
 
-/// The root drive of a user's own image.
-fn foreign(path: &Path) -> Result<RootDrive, HostError> {
-    if !path.exists() {
-        return Err(HostError::new(
-            ErrorCode::TemplateMissing,
-            format!("there is no root filesystem at {}", path.display()),
-        )
-        .remedy("name an existing image with --rootfs"));
+fn refused(missing: &HostError, machine: &Machine) -> HostError {
+    let mut command = "host-agent setup".to_owned();
+    if let Root::Template(name) = machine.root {
+        command += &format!(" --template {name}");
     }
-    let (filesystem, init) = match image::identify(path)? {
-        RootFilesystem::Squashfs => (Filesystem::Squashfs, Init::Runner),
-        RootFilesystem::Ext4 => (Filesystem::Ext4, Init::System),
-    };
-    Ok(RootDrive {
-        path: path.to_owned(),
-        filesystem,
-        init,
-    })
+    if machine.kernel != KernelChoice::default() {
+        command += &format!(" --kernel {}", machine.kernel);
+    }
+    let cause = format!("{}, and --no-setup forbids making it", missing.cause);
+    HostError::new(ErrorCode::SetupRefused, cause).remedy(format!("run `{command}`"))
 }
 
 /// Says once per host boot what emulation is good for.
@@ -251,9 +229,9 @@ fn tell_of_emulation(runtime: &RuntimeDir) {
         return;
     }
     let _ = fs::write(&marker, boot);
-    eprintln!(
-        "note: KVM cannot be used here, so QEMU emulates the machine: slow, and meant for development and trusted networks \
-         (`host-agent doctor` says why)"
+    complain(
+        "note: KVM cannot be used here, so QEMU emulates the machine: slow, and meant for development and trusted \
+         networks (`host-agent doctor` says why)",
     );
 }
 

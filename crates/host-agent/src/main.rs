@@ -4,9 +4,12 @@ mod app;
 mod cli;
 mod commands;
 mod env_vars;
+mod interrupts;
 mod job;
+mod machine;
 mod output;
 mod progress;
+mod report;
 
 use std::process::ExitCode;
 
@@ -21,19 +24,20 @@ fn main() -> ExitCode {
     match &command {
         Command::Run(args) => commands::run::run(&global, args),
         Command::Setup(args) => commands::setup::setup(&global, args),
-        Command::Doctor(args) => commands::doctor::doctor(&global, args),
+        Command::Doctor => commands::doctor::doctor(&global),
         Command::InjectGuestRunner(args) => commands::inject_guest_runner::inject_guest_runner(&global, args),
         Command::Completions { shell } => commands::completions::completions(*shell),
     }
 }
 
+/// Logs to standard error when asked to, by `--verbose` or by a filter in the environment.
 fn log(verbose: u8) {
-    let default = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
+    let filter = match (std::env::var(env_vars::LOG), verbose) {
+        (Ok(filter), _) if !filter.is_empty() => EnvFilter::new(filter),
+        (_, 0) => return,
+        (_, 1) => EnvFilter::new("info"),
+        (_, _) => EnvFilter::new("debug"),
     };
-    let filter = EnvFilter::try_from_env(env_vars::LOG).unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

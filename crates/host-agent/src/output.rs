@@ -1,149 +1,123 @@
-//! What the user sees of a job: its output as it comes, one line when something ended it, the timeline. Pure but for
-//! [`Output`].
+//! Standard output and standard error. Whoever reads them may be slow, or gone: neither may keep a machine alive.
+//!
+//! ```text
+//! Event ─► Output ─► a thread that writes ─► whoever reads
+//!               └─► Written: all of it, or why not
+//! ```
 
+use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::mpsc;
+use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use protocol::job::{Chunk, Clock, Timings};
-use protocol::{Event, HostError, JobResponse, Termination};
+use protocol::Event;
+use protocol::job::Chunk;
+use tokio::sync::oneshot;
 
-/// Standard output and standard error, as long as somebody reads them.
-#[derive(Debug, Default)]
-pub(crate) struct Output {
-    closed: bool,
+/// Where a piece of output goes.
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Out,
+    Error,
+}
+
+/// Takes what a job prints. What waits to be written is bounded by what a job may print.
+#[derive(Debug)]
+pub(crate) struct Output(mpsc::Sender<(Stream, Vec<u8>)>);
+
+/// What becomes of it.
+#[derive(Debug)]
+pub(crate) struct Written(oneshot::Receiver<io::Result<()>>);
+
+/// Starts the thread that writes, in the order in which it came. The process's exit ends it, also in mid-write.
+pub(crate) fn start() -> io::Result<(Output, Written)> {
+    let (pieces, queue) = mpsc::channel::<(Stream, Vec<u8>)>();
+    let (tell, written) = oneshot::channel();
+    thread::Builder::new().name("output".to_owned()).spawn(move || {
+        let written = queue.iter().try_for_each(|(stream, bytes)| write(stream, &bytes));
+        // Nobody listens any more when the run was interrupted.
+        let _ = tell.send(written);
+    })?;
+    Ok((Output(pieces), Written(written)))
 }
 
 impl Output {
-    /// Passes a piece of output on, exact to the byte. Returns whether it still makes sense to go on.
-    pub(crate) fn pass(&mut self, event: &Event) -> bool {
-        let written = match event {
-            Event::Started => Ok(()),
-            Event::Stdout(chunk) => write_chunk(&mut io::stdout().lock(), chunk),
-            Event::Stderr(chunk) => write_chunk(&mut io::stderr().lock(), chunk),
-        };
-        self.closed |= written.is_err();
-        !self.closed
+    /// Passes on what the job printed, exact to the byte.
+    pub(crate) fn pass(&self, event: &Event) {
+        match event {
+            Event::Started => {}
+            Event::Stdout(chunk) => self.send(Stream::Out, exact(chunk)),
+            Event::Stderr(chunk) => self.send(Stream::Error, exact(chunk)),
+        }
+    }
+
+    /// Prints a text.
+    pub(crate) fn print(&self, text: String) {
+        self.send(Stream::Out, text.into_bytes());
+    }
+
+    /// Prints a text on standard error.
+    pub(crate) fn complain(&self, text: String) {
+        self.send(Stream::Error, text.into_bytes());
+    }
+
+    fn send(&self, stream: Stream, bytes: Vec<u8>) {
+        // A thread that is gone has told why.
+        let _ = self.0.send((stream, bytes));
     }
 }
 
-fn write_chunk(to: &mut impl Write, chunk: &Chunk) -> io::Result<()> {
-    match chunk
-        .data_base64
-        .as_ref()
+impl Written {
+    /// Waits until all is written and no [`Output`] is left, or until something cannot be written.
+    pub(crate) async fn ended(&mut self) -> io::Result<()> {
+        (&mut self.0)
+            .await
+            .unwrap_or(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+}
+
+fn write(stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    fn to(mut stream: impl Write, bytes: &[u8]) -> io::Result<()> {
+        stream.write_all(bytes)?;
+        stream.flush()
+    }
+    match stream {
+        Stream::Out => to(io::stdout().lock(), bytes),
+        Stream::Error => to(io::stderr().lock(), bytes),
+    }
+}
+
+fn exact(chunk: &Chunk) -> Vec<u8> {
+    let exact = chunk.data_base64.as_ref();
+    exact
         .and_then(|exact| STANDARD.decode(exact).ok())
-    {
-        Some(exact) => to.write_all(&exact)?,
-        None => to.write_all(chunk.data.as_bytes())?,
-    }
-    to.flush()
+        .unwrap_or_else(|| chunk.data.clone().into_bytes())
 }
 
-/// The one line of an error.
-pub(crate) fn error_line(error: &HostError) -> String {
-    format!("error[{}]: {error}", error.code)
+/// Prints a line; nobody is left to be told when that fails.
+pub(crate) fn print(line: impl Display) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// Says what ended the code, unless it ended by itself.
-pub(crate) fn ended_by(response: &JobResponse, timeout: f64) -> Option<String> {
-    let why = match response.termination.as_ref()? {
-        Termination::Exit => return None,
-        Termination::Signal { name } => format!("signal: {name}"),
-        Termination::Timeout { clock: Clock::Wall } => format!("timeout: {timeout} s were up"),
-        Termination::Timeout { clock: Clock::Cpu } => "timeout: its processor time was up".to_owned(),
-        Termination::Oom { peak_bytes } => format!("oom: its memory was used up ({} MiB)", peak_bytes >> 20),
-        Termination::OutputLimit { stream } => format!("output_limit: too much on {stream}"),
-        Termination::PidsLimit { limit } => format!("pids_limit: more than {limit} processes"),
-        Termination::DiskFull => "disk_full: its disk was full".to_owned(),
-        Termination::Seccomp { syscall } => format!("seccomp: it called {syscall}"),
-        Termination::VmCrash { console } => match console.last() {
-            Some(last) => format!("vm_crash: its machine died (last on the console: {last})"),
-            None => "vm_crash: its machine died".to_owned(),
-        },
-        Termination::Cancelled => "cancelled".to_owned(),
-        Termination::HostDrain => "host_drain: the host was shut down".to_owned(),
-    };
-    Some(format!("ended by {why}"))
-}
-
-/// The phases of a job, aligned, with a bar that shows where the time went.
-pub(crate) fn timeline(timings: &Timings) -> String {
-    const BAR: f64 = 40.0;
-    let phases = [
-        ("VMM spawn", timings.vmm_spawn),
-        ("API configuration", timings.configure),
-        ("kernel", timings.kernel),
-        ("init", timings.init),
-        ("runner ready", timings.ready),
-        ("connect", timings.connect),
-        ("execute", timings.execute),
-        ("shutdown", timings.shutdown),
-    ];
-    let whole: f64 = phases.iter().filter_map(|(_, took)| *took).sum();
-    let mut text = String::new();
-    let mut begun = 0.0;
-    for (name, took) in phases {
-        let Some(took) = took else {
-            text += &format!("{name:<18} {:>10}\n", "-");
-            continue;
-        };
-        let column = |at: f64| (at / whole.max(f64::MIN_POSITIVE) * BAR).round() as usize;
-        let (from, to) = (column(begun), column(begun + took).max(column(begun) + 1));
-        text += &format!(
-            "{name:<18} {took:>7.1} ms  {}{}\n",
-            " ".repeat(from),
-            "█".repeat(to - from)
-        );
-        begun += took;
-    }
-    text + &format!(
-        "{:<18} {whole:>7.1} ms  ({})\n",
-        "total",
-        timings.path.as_deref().unwrap_or("unknown")
-    )
+/// Prints a line on standard error, likewise.
+pub(crate) fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 #[cfg(test)]
 mod tests {
-    use protocol::ErrorCode;
-
     use super::*;
 
     #[test]
-    fn an_error_is_one_line() {
-        let error = HostError::new(ErrorCode::VmmFailed, "it said\nno").remedy("ask again");
-        assert_eq!(error_line(&error), r"error[vmm_failed]: it said\nno; ask again");
-    }
-
-    #[test]
-    fn the_timeline_shows_every_phase() {
-        let timings = Timings {
-            path: Some("cold".to_owned()),
-            vmm_spawn: Some(50.0),
-            kernel: Some(100.0),
-            execute: Some(50.0),
-            ..Timings::default()
+    fn bytes_that_are_no_text_are_exact() {
+        let mut chunk = Chunk {
+            data: "a\u{fffd}".to_owned(),
+            data_base64: None,
         };
-        let text = timeline(&timings);
-        assert_eq!(text.lines().count(), 9, "{text}");
-        assert!(
-            text.contains("kernel               100.0 ms            ████████████████████\n"),
-            "{text}"
-        );
-        assert!(
-            text.ends_with("total                200.0 ms  (cold)\n"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn code_that_ends_by_itself_needs_no_word() {
-        let mut response = JobResponse {
-            termination: Some(Termination::Exit),
-            ..JobResponse::default()
-        };
-        assert_eq!(ended_by(&response, 2.0), None);
-        response.termination = Some(Termination::Timeout { clock: Clock::Wall });
-        assert_eq!(ended_by(&response, 2.0).unwrap(), "ended by timeout: 2 s were up");
+        assert_eq!(exact(&chunk), "a\u{fffd}".as_bytes());
+        chunk.data_base64 = Some(STANDARD.encode(b"a\xff"));
+        assert_eq!(exact(&chunk), b"a\xff");
     }
 }

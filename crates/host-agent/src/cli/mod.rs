@@ -48,7 +48,10 @@ pub(crate) struct GlobalArgs {
     /// A static guest-runner to use instead of the embedded one
     #[arg(long, global = true, value_name = "FILE", env = env_vars::GUEST_RUNNER, hide_env = true)]
     pub(crate) guest_runner: Option<PathBuf>,
-    /// Log more to standard error; twice for even more
+    /// Print one JSON object on standard output and nothing else there: the answer, the report, or the error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log to standard error; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -61,7 +64,7 @@ pub(crate) enum Command {
     /// Make what is missing: kernel, root filesystems, and if asked for, fetch Firecracker
     Setup(SetupArgs),
     /// Say what works on this machine, what is missing, and the command that mends it
-    Doctor(DoctorArgs),
+    Doctor,
     /// Install the guest-runner as a service into an existing ext4 image
     InjectGuestRunner(InjectArgs),
     /// Print a completion script for a shell
@@ -102,14 +105,6 @@ pub(crate) struct SetupArgs {
     pub(crate) force: bool,
 }
 
-/// `host-agent doctor`
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
-    /// Print the report as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 const INJECT_EXAMPLES: &str = "\
 Examples:
   host-agent inject-guest-runner ubuntu.ext4
@@ -124,9 +119,6 @@ pub(crate) struct InjectArgs {
     /// The image; untouched unless all goes well
     #[arg(value_name = "ROOTFS.ext4")]
     pub(crate) image: PathBuf,
-    /// Print an error as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[cfg(test)]

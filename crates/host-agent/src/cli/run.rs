@@ -22,7 +22,7 @@ It is 125 when host-agent could not run the code; one line then says why, and wh
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// What the code is written in: python, bash, node, ruby or rust [default: as the file's name says]
+    /// What the code is written in: python, bash, node, rust or ruby [default: as the file's name or the code's `#!` line says]
     #[arg(short, long, value_name = "LANGUAGE")]
     pub(crate) lang: Option<String>,
     /// The code itself
@@ -65,7 +65,8 @@ pub(crate) struct RunArgs {
     /// A file to put into the guest, by default under its own name in the code's directory; may be repeated
     #[arg(short, long = "file", value_name = "HOST[:GUEST]")]
     pub(crate) files: Vec<String>,
-    /// A file to bring back: with a second path it is written there, without one it is in the JSON; may be repeated
+    /// A file to bring back, written to HOST. Without that it is written under its own name into the current directory,
+    /// or with --json only returned there. May be repeated
     #[arg(long, value_name = "GUEST[:HOST]")]
     pub(crate) collect: Vec<String>,
     /// The code's working directory in the guest; made when missing
@@ -123,9 +124,6 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Machine")]
     pub(crate) no_setup: bool,
 
-    /// Print the answer as one JSON object, when the code has ended
-    #[arg(long, help_heading = "Output")]
-    pub(crate) json: bool,
     /// Print where the time went, on standard error
     #[arg(long, help_heading = "Output")]
     pub(crate) timeline: bool,

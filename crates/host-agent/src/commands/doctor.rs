@@ -8,8 +8,10 @@ use serde::Serialize;
 use vmm::probe::{self, Choice, Kvm, Lack};
 
 use super::fail;
-use crate::app::{App, kernel_choice};
-use crate::cli::{DoctorArgs, GlobalArgs};
+use crate::app::App;
+use crate::cli::GlobalArgs;
+use crate::machine;
+use crate::output::print;
 
 /// What was found, line by line.
 #[derive(Debug, Default, Serialize)]
@@ -65,15 +67,16 @@ impl Findings {
     }
 }
 
-pub(crate) fn doctor(global: &GlobalArgs, args: &DoctorArgs) -> ExitCode {
+/// Prints what was found; the exit status says whether a job can run.
+pub(crate) fn doctor(global: &GlobalArgs) -> ExitCode {
     let findings = match examine(global) {
         Ok(findings) => findings,
-        Err(error) => return fail(&error, args.json),
+        Err(error) => return fail(&error, global.json),
     };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+    if global.json {
+        print(serde_json::json!(findings));
     } else {
-        print!("{}", table(&findings));
+        print(table(&findings));
     }
     if findings.ready {
         ExitCode::SUCCESS
@@ -105,7 +108,7 @@ fn examine(global: &GlobalArgs) -> Result<Findings, HostError> {
 /// Checks what set-up makes; gives the kernel if there is one.
 fn images(app: &App, findings: &mut Findings) -> Option<std::path::PathBuf> {
     findings.ok("state directory", app.store.root().display().to_string());
-    let choice = kernel_choice(None).ok()?;
+    let choice = machine::kernel(None).ok()?;
     let kernel = app.store.boot_files(&choice, &app.runner);
     match &kernel {
         Ok(found) => findings.ok("kernel", found.kernel.display().to_string()),
@@ -219,8 +222,8 @@ fn table(findings: &Findings) -> String {
         }
     }
     text + if findings.ready {
-        "\nJobs can run.\n"
+        "\nJobs can run."
     } else {
-        "\nJobs cannot run yet: mend what is MISSING.\n"
+        "\nJobs cannot run yet: mend what is MISSING."
     }
 }

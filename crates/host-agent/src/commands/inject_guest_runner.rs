@@ -8,16 +8,21 @@ use protocol::HostError;
 use super::fail;
 use crate::app::App;
 use crate::cli::{GlobalArgs, InjectArgs};
+use crate::output::print;
 
 /// How systemd starts the guest-runner in an image that is not ours.
 const UNIT: &str = include_str!("../../../guest-runner/guest-runner.service");
 
 /// Installs the guest-runner and its service into an image.
 pub(crate) fn inject_guest_runner(global: &GlobalArgs, args: &InjectArgs) -> ExitCode {
+    let image = args.image.display();
     match inject(global, args) {
-        Ok(Injected::Installed) => println!("Installed the guest-runner into {}", args.image.display()),
-        Ok(Injected::AlreadyThere) => println!("The guest-runner is in {} already", args.image.display()),
-        Err(error) => return fail(&error, args.json),
+        Err(error) => return fail(&error, global.json),
+        Ok(injected) if global.json => print(serde_json::json!({
+            "image": args.image, "installed": injected == Injected::Installed,
+        })),
+        Ok(Injected::Installed) => print(format_args!("Installed the guest-runner into {image}")),
+        Ok(Injected::AlreadyThere) => print(format_args!("The guest-runner is in {image} already")),
     }
     ExitCode::SUCCESS
 }

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use protocol::HostError;
 
-use crate::output::error_line;
+use crate::output::{complain, print};
+use crate::report::error_line;
 
 /// The exit status of what failed in the host, not in the user's code.
 pub(crate) const HOST_FAILURE: u8 = 125;
@@ -21,9 +22,9 @@ pub(crate) fn fail(error: &HostError, json: bool) -> ExitCode {
         let object = serde_json::json!({
             "trace_id": error.trace_id, "code": error.code, "cause": error.cause, "remedy": error.remedy,
         });
-        println!("{object}");
+        print(object);
     } else {
-        eprintln!("{}", error_line(error));
+        complain(error_line(error));
     }
     ExitCode::from(HOST_FAILURE)
 }
