@@ -41,6 +41,7 @@ const INITS: [&str; 4] = ["/sbin/init", "/lib/systemd/systemd", "/etc/init", "/b
 /// Brings the guest up. A guest that cannot come up says why on its console and ends the machine, so that the host need
 /// not wait for it.
 pub(crate) fn main(init: f64) -> ! {
+    crate::go_first();
     if let Err(failure) = start(init) {
         eprintln!("guest-runner: {failure}");
     }
@@ -137,8 +138,7 @@ fn run_jobs(parameters: Parameters, modules: Modules, mut boot: Boot) -> Result<
     change_root()?;
     rustix::system::sethostname(HOSTNAME).doing(|| "set the host name".to_owned())?;
     sys::raise_loopback().doing(|| "bring up the loopback interface".to_owned())?;
-    // Memory is bounded by cgroups, when it is used; not by refusing what may never be.
-    fs::write("/proc/sys/vm/overcommit_memory", "1").doing(|| "allow overcommitted memory".to_owned())?;
+    set_kernel_parameters()?;
     let cgroups = match attach("cgroup2", cgroup::MOUNT_POINT, MountFlags::empty()) {
         Ok(()) => Hierarchy::own(),
         Err(failure) => Err(failure.to_string()),
@@ -152,6 +152,28 @@ fn run_jobs(parameters: Parameters, modules: Modules, mut boot: Boot) -> Result<
     let reaper = Reaper::start().doing(|| "start the reaper".to_owned())?;
     let server = Server::new(Guest::new(root, cgroups, reaper, boot));
     transport.serve(&server).doing(|| "serve the host".to_owned())
+}
+
+/// Kernel parameters, and why. One that the kernel does not have needs no setting.
+const KERNEL_PARAMETERS: [(&str, &str); 3] = [
+    // Memory is bounded by cgroups, when it is used; not by refusing what may never be.
+    ("vm/overcommit_memory", "1"),
+    // In a user namespace of its own the code would have all capabilities, and more of the kernel to attack with them.
+    ("user/max_user_namespaces", "0"),
+    // Sessions of the code would otherwise share the processor with the runner as equals.
+    ("kernel/sched_autogroup_enabled", "0"),
+];
+
+fn set_kernel_parameters() -> Result<()> {
+    for (name, value) in KERNEL_PARAMETERS {
+        match fs::write(Path::new("/proc/sys").join(name), value) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).doing(|| format!("set the kernel parameter {name}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn open_transport(kind: Option<TransportKind>) -> Result<Transport> {

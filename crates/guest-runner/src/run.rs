@@ -26,7 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 
 use crate::clock::{self, milliseconds};
-use crate::confine::cgroup::Cgroup;
+use crate::confine::cgroup::{self, Cgroup};
 use crate::confine::namespaces::View;
 use crate::confine::rlimits::Rlimits;
 use crate::confine::{self, Limits};
@@ -34,7 +34,7 @@ use crate::connection::Connection;
 use crate::failure::Doing as _;
 use crate::guest::Guest;
 use crate::language;
-use crate::outcome::{Kill, Seen, verdict};
+use crate::outcome::{Exit, Kill, Seen, verdict};
 use crate::output::{Capture, Splitter};
 use crate::reap::Process;
 use crate::root::JobDirectories;
@@ -89,7 +89,15 @@ pub(crate) fn run(
         rlimits: Rlimits::new(&limits, cgroup.is_some()),
     };
     let stage = Stage::spawn(guest, &setup, payload)?;
-    let mut watch = Watch::new(job, limits, &stage, cgroup.as_ref(), &directories, received);
+    let mut watch = Watch::new(
+        job,
+        &setup,
+        limits,
+        &stage,
+        cgroup.as_ref(),
+        &directories,
+        received,
+    );
     watch.until_ended(client)?;
     let mut response = watch.response()?;
     response.layers = confine::layers(cgroup.is_some(), root.mount.is_some());
@@ -186,6 +194,7 @@ impl Stage {
 /// What is known of a job while it runs.
 struct Watch<'a> {
     job: &'a JobRequest,
+    compiles: bool,
     limits: Limits,
     stage: &'a Stage,
     cgroup: Option<&'a Cgroup>,
@@ -203,11 +212,14 @@ struct Watch<'a> {
     end: Option<End>,
     refused: Option<HostError>,
     stage_gone: bool,
+    /// Of the whole guest, for want of memory, before this job.
+    kills_before: u64,
 }
 
 impl<'a> Watch<'a> {
     fn new(
         job: &'a JobRequest,
+        setup: &Setup,
         limits: Limits,
         stage: &'a Stage,
         cgroup: Option<&'a Cgroup>,
@@ -216,6 +228,7 @@ impl<'a> Watch<'a> {
     ) -> Self {
         Self {
             job,
+            compiles: setup.program.compile.is_some(),
             limits,
             stage,
             cgroup,
@@ -236,6 +249,11 @@ impl<'a> Watch<'a> {
             end: None,
             refused: None,
             stage_gone: false,
+            kills_before: if cgroup.is_none() {
+                cgroup::kills_of_the_guest()
+            } else {
+                0
+            },
         }
     }
 
@@ -456,8 +474,8 @@ impl<'a> Watch<'a> {
         let timings = Timings {
             confine: Some(milliseconds(started.saturating_sub(self.received))),
             compile: self
-                .compiled
-                .map(|compiled| milliseconds(compiled.saturating_sub(started))),
+                .compile_end(ended)
+                .map(|end| milliseconds(end.saturating_sub(started))),
             exec: Some(milliseconds(span)),
             ..Timings::default()
         };
@@ -484,17 +502,37 @@ impl<'a> Watch<'a> {
         })
     }
 
+    /// When the compiler was done; a job that got no further ended with it.
+    fn compile_end(&self, ended: Duration) -> Option<Duration> {
+        self.compiled.or_else(|| self.compiles.then_some(ended))
+    }
+
     fn cpu(&self) -> Duration {
         let counted = self.end.map(|end| end.cpu).unwrap_or_default();
         self.cgroup.map_or(counted, Cgroup::cpu_time)
+    }
+
+    /// Where there is no cgroup, a kill that the runner did not ask for while the kernel did kill for memory is the
+    /// best that can be said.
+    fn ran_out_of_memory(&self) -> bool {
+        match self.cgroup {
+            Some(cgroup) => cgroup.ran_out_of_memory(),
+            None => {
+                let killed = self
+                    .end
+                    .is_some_and(|end| end.exit() == Exit::Signal(libc::SIGKILL));
+                killed && cgroup::kills_of_the_guest() > self.kills_before
+            }
+        }
     }
 
     fn seen(&self, peak: Option<u64>) -> Seen {
         Seen {
             kill: self.kill.as_ref().map(|(kill, _)| kill.clone()),
             exit: self.end.as_ref().map(End::exit),
-            out_of_memory: self.cgroup.is_some_and(Cgroup::ran_out_of_memory),
-            out_of_processes: self.cgroup.is_some_and(Cgroup::refused_processes),
+            out_of_memory: self.ran_out_of_memory(),
+            out_of_processes: self.cgroup.is_some_and(Cgroup::refused_processes)
+                || self.end.is_some_and(|end| end.out_of_processes),
             disk_full: self.directories.disk_full(),
             peak_bytes: peak.unwrap_or(0),
             pids: self.limits.pids,

@@ -23,6 +23,7 @@ const SEARCH: Duration = Duration::from_secs(2);
 
 /// Serves on `socket`, else on whatever this machine has.
 pub(crate) fn main(socket: Option<PathBuf>, started: f64) -> ExitCode {
+    crate::go_first();
     match serve(socket, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

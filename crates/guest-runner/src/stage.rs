@@ -25,12 +25,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::frame::{decode_message, encode_message, read_frame};
 use protocol::{ErrorCode, FileSpec, HostError, JobRequest};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, chdir, set_parent_process_death_signal, setsid, umask, wait,
+    Pid, Signal, WaitOptions, WaitStatus, chdir, set_parent_process_death_signal, setpriority_process,
+    setsid, umask, wait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,12 @@ use crate::files;
 use crate::language::{PATH, Program, RUBY_PRELUDE};
 use crate::outcome::Exit;
 use crate::sys::{self, Fork};
+
+/// How often processes are counted where no cgroup does it.
+const COUNTING: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// The argument that makes the runner's binary a stage.
 pub(crate) const ARGUMENT: &str = "--stage";
@@ -85,6 +92,8 @@ pub(crate) struct End {
     pub(crate) cpu: Duration,
     /// The most memory that one process had, in bytes.
     pub(crate) peak_bytes: u64,
+    /// It had all the processes that it may have, where no cgroup watches that.
+    pub(crate) out_of_processes: bool,
 }
 
 impl End {
@@ -134,6 +143,7 @@ fn outer(control: &mut UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> Result<(
                 cgroup,
                 stdout,
                 stderr,
+                out_of_processes: false,
             };
             inner.main()
         }
@@ -168,6 +178,7 @@ struct Inner<'a> {
     cgroup: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: OwnedFd,
+    out_of_processes: bool,
 }
 
 impl Inner<'_> {
@@ -216,7 +227,7 @@ impl Inner<'_> {
             );
             status = self.wait_for(main, &children)?;
         }
-        let end = end(status);
+        let end = self.end(status);
         self.collect();
         Ok(end)
     }
@@ -306,22 +317,25 @@ impl Inner<'_> {
     }
 
     /// Waits for `main`, reaping everything else, and ends whatever it left behind.
-    fn wait_for(&self, main: Pid, children: &File) -> Result<Exit, HostError> {
+    fn wait_for(&mut self, main: Pid, children: &File) -> Result<Exit, HostError> {
         let mut status = None;
         while status.is_none() {
             let mut watched = [
                 PollFd::new(children, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
             ];
-            match poll(&mut watched, None) {
+            let pause = self.setup.rlimits.processes().map(|_| COUNTING);
+            match poll(&mut watched, pause.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).doing(|| "wait for the code".to_owned())?,
             }
-            if !watched[1].revents().is_empty() {
+            let [has_children, has_orders] = watched.map(|fd| !fd.revents().is_empty());
+            self.out_of_processes |= self.has_all_processes();
+            if has_orders || self.out_of_processes {
                 sys::kill_all();
                 return Ok(reap_rest(main).unwrap_or(Exit::Signal(libc::SIGKILL)));
             }
-            if !watched[0].revents().is_empty() {
+            if has_children {
                 let _ = (&*children).read(&mut [0; 128]);
             }
             status = reap(main, WaitOptions::NOHANG);
@@ -329,6 +343,38 @@ impl Inner<'_> {
         sys::kill_all();
         reap_rest(main);
         Ok(status.unwrap_or(Exit::Signal(libc::SIGKILL)))
+    }
+
+    /// Whether as many processes are there as may be, this one not counted.
+    fn has_all_processes(&self) -> bool {
+        let Some(most) = self.setup.rlimits.processes() else {
+            return false;
+        };
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = entries.filter(|entry| {
+            entry
+                .file_name()
+                .as_encoded_bytes()
+                .iter()
+                .all(u8::is_ascii_digit)
+        });
+        u64::try_from(numbers.count()).is_ok_and(|count| count > most)
+    }
+
+    fn end(&self, exit: Exit) -> End {
+        let (status, signalled) = match exit {
+            Exit::Code(code) => (code, false),
+            Exit::Signal(signal) => (signal, true),
+        };
+        let (cpu, peak_bytes) = sys::usage_of_children();
+        End {
+            at: clock::now(),
+            status,
+            signalled,
+            cpu,
+            peak_bytes,
+            out_of_processes: self.out_of_processes,
+        }
     }
 
     /// Reads back what is to be collected, in a process that is the job's user.
@@ -395,21 +441,6 @@ fn exit_of(status: WaitStatus) -> Exit {
     }
 }
 
-fn end(exit: Exit) -> End {
-    let (status, signalled) = match exit {
-        Exit::Code(code) => (code, false),
-        Exit::Signal(signal) => (signal, true),
-    };
-    let (cpu, peak_bytes) = sys::usage_of_children();
-    End {
-        at: clock::now(),
-        status,
-        signalled,
-        cpu,
-        peak_bytes,
-    }
-}
-
 /// The process that becomes the job's code, or its compiler.
 struct Code<'a> {
     inner: &'a Inner<'a>,
@@ -443,6 +474,7 @@ impl Code<'_> {
         setsid().doing(|| "start a session".to_owned())?;
         fs::write("/proc/self/oom_score_adj", "500")
             .doing(|| "be the one to kill when memory is short".to_owned())?;
+        setpriority_process(None, 0).doing(|| "give up priority".to_owned())?;
         self.give_streams(stdin)?;
         setup.user.assume()?;
         umask(Mode::from_raw_mode(0o022));

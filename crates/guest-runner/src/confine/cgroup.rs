@@ -192,6 +192,12 @@ impl Drop for Cgroup {
     }
 }
 
+/// How often the kernel has killed for want of memory, anywhere in the guest.
+pub(crate) fn kills_of_the_guest() -> u64 {
+    let counters = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    value(&counters, "oom_kill").unwrap_or(0)
+}
+
 fn value(text: &str, key: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
     lines.find(|(name, _)| *name == key)?.1.trim().parse().ok()

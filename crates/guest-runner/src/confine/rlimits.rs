@@ -27,6 +27,11 @@ impl Rlimits {
         }
     }
 
+    /// The most processes, where no cgroup counts them.
+    pub(crate) const fn processes(&self) -> Option<u64> {
+        self.processes
+    }
+
     /// Sets them for this process and what it becomes.
     pub(crate) fn apply(&self) -> Result<()> {
         let limits = [
