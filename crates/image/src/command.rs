@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread;
@@ -74,6 +75,9 @@ impl Running {
             .to_string_lossy()
             .into_owned();
         tracing::debug!(?command, "run");
+        // mmdebstrap signals its whole process group when it gives up.
+        command.process_group(0);
+        end_with_this_thread(command);
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()
@@ -148,6 +152,21 @@ impl Drop for Running {
             self.terminate();
         }
     }
+}
+
+/// Lets the program have SIGTERM when the thread that starts it ends, by whatever means: it is outside the terminal's process group.
+#[expect(
+    unsafe_code,
+    reason = "there is no safe way to set a parent-death signal on a child"
+)]
+fn end_with_this_thread(command: &mut Command) {
+    let before_exec = || {
+        Ok(rustix::process::set_parent_process_death_signal(Some(
+            Signal::TERM,
+        ))?)
+    };
+    // SAFETY: between fork and exec the closure makes one system call; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(before_exec) };
 }
 
 /// Reads to the end of the stream. Lines over 4 KiB come in pieces; what is not text is replaced.

@@ -264,6 +264,7 @@ fn unpack(tar: impl Read, work: &Path) -> Result<Unpacked, ImageError> {
             _ => {}
         }
     }
+    mmdebstrap::read_padding(archive).map_err(damaged)?;
     Ok(unpacked)
 }
 

@@ -1,6 +1,7 @@
 //! Calls mmdebstrap, which fetches, checks and unpacks Debian packages with and without root, and streams what it made as a tar.
 
 use std::env;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -29,7 +30,7 @@ impl Debootstrap<'_> {
     pub(crate) fn spawn(
         &self,
         mirror: Option<&Mirror>,
-    ) -> Result<(Running, impl std::io::Read + Send + use<>), ImageError> {
+    ) -> Result<(Running, impl Read + Send + use<>), ImageError> {
         let mut running = Running::spawn(self.command(mirror)?.stdout(Stdio::piped()))?;
         let stdout = take_stdout(&mut running.child);
         Ok((running, stdout))
@@ -80,6 +81,12 @@ pub(crate) fn finish(running: Running, directory: &Path, report: Report<'_>) -> 
             report(Progress::Stage(stage));
         }
     })
+}
+
+/// Reads what follows the last entry of a tar: with its reader gone before its last byte is, mmdebstrap would fail.
+pub(crate) fn read_padding(archive: tar::Archive<impl Read>) -> io::Result<()> {
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    Ok(())
 }
 
 fn stage(line: &str) -> Option<&str> {

@@ -30,6 +30,7 @@ const EMPTIED: &[&str] = &[
     "boot",
     "dev",
     "etc/apt/sources.list.d",
+    "etc/apt/trusted.gpg.d",
     "proc",
     "run",
     "sys",
@@ -215,6 +216,7 @@ fn filter(tar: impl Read, output: impl Write, exclude: &[String]) -> io::Result<
             _ => return Err(unusable(&path, "is a device or pipe")),
         }
     }
+    mmdebstrap::read_padding(archive)?;
     for (path, contents) in FIXED {
         let mut header = Header::new_gnu();
         header.set_mode(0o644);

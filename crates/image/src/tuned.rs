@@ -118,6 +118,7 @@ fn save_source(tar: impl Read, archive: &Path) -> Result<bool, ImageError> {
             found = true;
         }
     }
+    mmdebstrap::read_padding(packages).map_err(damaged)?;
     Ok(found)
 }
 
