@@ -38,6 +38,7 @@ pub(crate) struct Cli {
 
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
     /// Where kernels and images are kept [default: /var/lib/runner-codes for root, else in the user's data directory]
     #[arg(long, global = true, value_name = "DIR", env = env_vars::STATE_DIR, hide_env = true)]
@@ -64,15 +65,29 @@ pub(crate) enum Command {
     /// Make what is missing: kernel, root filesystems, and if asked for, fetch Firecracker
     Setup(SetupArgs),
     /// Say what works on this machine, what is missing, and the command that mends it
+    #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
     /// Install the guest-runner as a service into an existing ext4 image
     InjectGuestRunner(InjectArgs),
     /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// Which shell
         shell: Shell,
     },
 }
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  host-agent doctor
+  host-agent doctor --json | jq '.checks[] | select(.state == \"missing\") | .remedy'
+
+The exit status is 0 when a job can run, else 1.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  host-agent completions bash >/etc/bash_completion.d/host-agent
+  host-agent completions zsh >\"${fpath[1]}/_host-agent\"";
 
 const SETUP_EXAMPLES: &str = "\
 Examples:
