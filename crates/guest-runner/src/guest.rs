@@ -14,6 +14,15 @@ use crate::root::Root;
 /// The parts of the job protocol beyond its first four fields.
 const FEATURES: [&str; 4] = ["stream", "files", "limits", "base64"];
 
+/// What the runner stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The machine.
+    Machine,
+    /// Its own process, somewhere that is no guest.
+    Process,
+}
+
 /// The guest.
 pub(crate) struct Guest {
     pub(crate) root: Root,
@@ -22,19 +31,28 @@ pub(crate) struct Guest {
     /// All of the guest's memory, in bytes.
     pub(crate) memory: u64,
     pub(crate) reaper: Reaper,
+    /// What a shutdown ends.
+    pub(crate) extent: Extent,
     /// How the guest came up, until it listened.
     pub(crate) boot: Boot,
     jobs: AtomicU64,
 }
 
 impl Guest {
-    pub(crate) fn new(root: Root, cgroups: Result<Hierarchy, String>, reaper: Reaper, boot: Boot) -> Self {
+    pub(crate) fn new(
+        root: Root,
+        cgroups: Result<Hierarchy, String>,
+        reaper: Reaper,
+        extent: Extent,
+        boot: Boot,
+    ) -> Self {
         let memory = rustix::system::sysinfo();
         Self {
             root,
             cgroups,
             memory: u64::from(memory.mem_unit) * memory.totalram,
             reaper,
+            extent,
             boot,
             jobs: AtomicU64::new(0),
         }

@@ -22,7 +22,7 @@ use rustix::process::{chdir, chroot};
 use crate::cmdline::{self, Mode, Parameters, RootFilesystem, TransportKind};
 use crate::confine::cgroup::{self, Hierarchy};
 use crate::failure::{Doing as _, Failure, Result};
-use crate::guest::Guest;
+use crate::guest::{Extent, Guest};
 use crate::modules::Modules;
 use crate::reap::Reaper;
 use crate::root::{self, LOWER, Root, Source};
@@ -41,7 +41,7 @@ const INITS: [&str; 4] = ["/sbin/init", "/lib/systemd/systemd", "/etc/init", "/b
 /// Brings the guest up. A guest that cannot come up says why on its console and ends the machine, so that the host need
 /// not wait for it.
 pub(crate) fn main(init: f64) -> ! {
-    crate::go_first();
+    crate::raise_limits();
     if let Err(failure) = start(init) {
         eprintln!("guest-runner: {failure}");
     }
@@ -150,7 +150,7 @@ fn run_jobs(parameters: Parameters, modules: Modules, mut boot: Boot) -> Result<
         modules,
     });
     let reaper = Reaper::start().doing(|| "start the reaper".to_owned())?;
-    let server = Server::new(Guest::new(root, cgroups, reaper, boot));
+    let server = Server::new(Guest::new(root, cgroups, reaper, Extent::Machine, boot));
     transport.serve(&server).doing(|| "serve the host".to_owned())
 }
 

@@ -1,7 +1,7 @@
 //! Languages: which programs of a root filesystem run them, and how.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::{ErrorCode, HostError, Language};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
@@ -108,16 +108,12 @@ fn is_program(root: &Path, path: &str) -> bool {
         .and_then(|root| openat2(root, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT))
         .or_else(|error| match error {
             // Before Linux 5.6: links are then followed from the real root.
-            rustix::io::Errno::NOSYS => openat(CWD, joined(root, relative), flags, Mode::empty()),
+            rustix::io::Errno::NOSYS => openat(CWD, root.join(relative), flags, Mode::empty()),
             error => Err(error),
         });
     opened.and_then(fstat).is_ok_and(|status| {
         FileType::from_raw_mode(status.st_mode) == FileType::RegularFile && status.st_mode & 0o111 != 0
     })
-}
-
-fn joined(root: &Path, relative: &str) -> PathBuf {
-    root.join(relative)
 }
 
 #[cfg(test)]

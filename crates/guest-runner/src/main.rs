@@ -34,8 +34,16 @@ mod transport;
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
+
 /// The stack of every thread, in bytes: JSON is the deepest that any of them goes.
 const THREAD_STACK: usize = 512 << 10;
+
+/// What the runner itself needs with all of its connections busy, and the kernel's default for the most of all.
+const OPEN_FILES: Rlimit = Rlimit {
+    current: Some(4096),
+    maximum: Some(1 << 20),
+};
 
 const USAGE: &str = "usage: guest-runner --listen [unix:PATH] | --version
 Runs as PID 1 of a guest without arguments, or as a service of one with --listen.";
@@ -66,10 +74,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Puts this process, and what it starts, before the code that it watches. Without the right to do so it goes on all
-/// the same.
-fn go_first() {
-    let _ = rustix::process::setpriority_process(None, -20);
+/// Puts this process, and what it starts, before the code that it watches, and lets that code have many open files
+/// where it asks for them. Without the right to do so the runner goes on all the same.
+fn raise_limits() {
+    let _ = setpriority_process(None, -20);
+    let _ = setrlimit(Resource::Nofile, OPEN_FILES);
 }
 
 fn usage() -> ExitCode {

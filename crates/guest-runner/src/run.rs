@@ -98,7 +98,10 @@ pub(crate) fn run(
         &directories,
         received,
     );
-    watch.until_ended(client)?;
+    if let Err(refused) = watch.until_ended(client) {
+        stage.process.ended_within(CLEANING);
+        return Err(refused);
+    }
     let mut response = watch.response()?;
     response.layers = confine::layers(cgroup.is_some(), root.mount.is_some());
     Ok(Finished {
@@ -512,6 +515,13 @@ impl<'a> Watch<'a> {
         self.cgroup.map_or(counted, Cgroup::cpu_time)
     }
 
+    /// Why the job was killed; no reason when it was over before its time was up, and only its files were still read.
+    fn effective_kill(&self) -> Option<&Kill> {
+        let (kill, since) = self.kill.as_ref()?;
+        let over = self.end.is_some_and(|end| end.at <= *since);
+        (!over || !matches!(kill, Kill::Timeout(_))).then_some(kill)
+    }
+
     /// Where there is no cgroup, a kill that the runner did not ask for while the kernel did kill for memory is the
     /// best that can be said.
     fn ran_out_of_memory(&self) -> bool {
@@ -528,7 +538,7 @@ impl<'a> Watch<'a> {
 
     fn seen(&self, peak: Option<u64>) -> Seen {
         Seen {
-            kill: self.kill.as_ref().map(|(kill, _)| kill.clone()),
+            kill: self.effective_kill().cloned(),
             exit: self.end.as_ref().map(End::exit),
             out_of_memory: self.ran_out_of_memory(),
             out_of_processes: self.cgroup.is_some_and(Cgroup::refused_processes)

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::clock;
 use crate::connection::Connection;
-use crate::guest::Guest;
+use crate::guest::{Extent, Guest};
 use crate::{power, run};
 
 /// Connections at a time; more are closed at once.
@@ -163,7 +163,10 @@ fn serve_control(guest: &Guest, mut client: Connection) {
             return;
         }
         if answer == ControlResponse::Shutdown {
-            power::off();
+            match guest.extent {
+                Extent::Machine => power::off(),
+                Extent::Process => std::process::exit(0),
+            }
         }
     }
 }

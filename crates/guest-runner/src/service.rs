@@ -10,7 +10,7 @@ use crate::clock;
 use crate::cmdline;
 use crate::confine::cgroup::Hierarchy;
 use crate::failure::{Doing as _, Result};
-use crate::guest::Guest;
+use crate::guest::{Extent, Guest};
 use crate::reap::Reaper;
 use crate::root::{Root, Source};
 use crate::serve::Server;
@@ -23,7 +23,7 @@ const SEARCH: Duration = Duration::from_secs(2);
 
 /// Serves on `socket`, else on whatever this machine has.
 pub(crate) fn main(socket: Option<PathBuf>, started: f64) -> ExitCode {
-    crate::go_first();
+    crate::raise_limits();
     match serve(socket, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -34,11 +34,11 @@ pub(crate) fn main(socket: Option<PathBuf>, started: f64) -> ExitCode {
 }
 
 fn serve(socket: Option<PathBuf>, started: f64) -> Result<()> {
-    let transport = match socket {
-        Some(path) => Transport::unix(path),
-        None => find_transport(),
-    }
-    .doing(|| "open the way to the host".to_owned())?;
+    let (transport, extent) = match socket {
+        Some(path) => (Transport::unix(path), Extent::Process),
+        None => (find_transport(), Extent::Machine),
+    };
+    let transport = transport.doing(|| "open the way to the host".to_owned())?;
     let boot = Boot {
         init: started,
         modules: started,
@@ -47,7 +47,8 @@ fn serve(socket: Option<PathBuf>, started: f64) -> Result<()> {
         ..Boot::default()
     };
     let reaper = Reaper::start().doing(|| "start the reaper".to_owned())?;
-    let guest = Guest::new(Root::new(Source::System), Hierarchy::delegated(), reaper, boot);
+    let root = Root::new(Source::System);
+    let guest = Guest::new(root, Hierarchy::delegated(), reaper, extent, boot);
     transport
         .serve(&Server::new(guest))
         .doing(|| "serve the host".to_owned())

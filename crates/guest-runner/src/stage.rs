@@ -195,8 +195,7 @@ impl Inner<'_> {
     fn run(&mut self) -> Result<End, HostError> {
         set_parent_process_death_signal(Some(Signal::KILL))
             .doing(|| "tie the job to its stage".to_owned())?;
-        // Modes are as this program says; the code gets a mask of its own.
-        umask(Mode::empty());
+        umask(Mode::from_raw_mode(0o022));
         let children = sys::signals_as_file(&[libc::SIGCHLD]).doing(|| "watch for children".to_owned())?;
         self.setup.view.enter()?;
         self.own_files()?;
@@ -477,7 +476,6 @@ impl Code<'_> {
         setpriority_process(None, 0).doing(|| "give up priority".to_owned())?;
         self.give_streams(stdin)?;
         setup.user.assume()?;
-        umask(Mode::from_raw_mode(0o022));
         if self.first {
             self.write_files()?;
         }

@@ -19,6 +19,7 @@ use protocol::control::Confinement;
 use protocol::job::JobLimits;
 use protocol::limits::{DEFAULT_OPEN_FILES, DEFAULT_OUTPUT, DEFAULT_PIDS};
 use protocol::{ErrorCode, HostError};
+use rustix::process::{Resource, getrlimit};
 
 use crate::sys;
 
@@ -57,6 +58,14 @@ impl Limits {
                 format!("the limit {name} needs cgroup v2, which this guest does not have"),
             ));
         }
+        let open_files = asked.open_files.unwrap_or(DEFAULT_OPEN_FILES);
+        let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        if open_files > most {
+            return Err(HostError::new(
+                ErrorCode::LimitUnsupported,
+                format!("the limit open_files can be at most {most} in this guest"),
+            ));
+        }
         // What the guest has not got cannot be used up, so a looser limit is the guest's own.
         let usable = usable_memory(guest_memory);
         Ok(Self {
@@ -64,7 +73,7 @@ impl Limits {
             pids: asked.pids.unwrap_or(DEFAULT_PIDS),
             output_bytes: asked.output_bytes.unwrap_or(DEFAULT_OUTPUT),
             file_bytes: asked.file_bytes,
-            open_files: asked.open_files.unwrap_or(DEFAULT_OPEN_FILES),
+            open_files,
             cpu_ms: asked.cpu_ms,
         })
     }

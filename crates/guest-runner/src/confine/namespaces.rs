@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
@@ -97,14 +97,16 @@ impl View {
             "mode=755,size=64k",
         )?;
         for (name, major, minor) in DEVICES {
-            let everyone = Mode::from_raw_mode(0o666);
+            let path = dev.join(name);
+            // The mode apart, because making takes the umask off it.
             mknodat(
                 CWD,
-                dev.join(name),
+                &path,
                 FileType::CharacterDevice,
-                everyone,
+                Mode::empty(),
                 makedev(major, minor),
             )
+            .and_then(|()| chmod(&path, Mode::from_raw_mode(0o666)))
             .doing(|| format!("make /dev/{name}"))?;
         }
         for (name, target) in LINKS {
