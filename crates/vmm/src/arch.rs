@@ -69,6 +69,8 @@ fn runner_args(kind: BackendKind, config: &MachineConfig) -> Vec<String> {
         args.push(format!("runner.rootfs={}", root.filesystem.name()));
         if root.init == Init::System {
             args.push("runner.mode=system".to_owned());
+            // Older systemds mount cgroup v1 unless told; jobs need v2 for their limits.
+            args.push("systemd.unified_cgroup_hierarchy=1".to_owned());
         }
     }
     if config.scratch.is_some() {
@@ -127,7 +129,7 @@ mod tests {
             line,
             "console=ttyS0 panic=-1 8250.nr_uarts=1 cryptomgr.notests i8042.noaux reboot=t i8042.nokbd i8042.nopnp \
              i8042.nomux no_timer_check tsc=reliable tsc_early_khz=2596120 noreplace-smp quiet loglevel=3 \
-             runner.transport=serial runner.root=/dev/vda runner.rootfs=ext4 runner.mode=system \
+             runner.transport=serial runner.root=/dev/vda runner.rootfs=ext4 runner.mode=system systemd.unified_cgroup_hierarchy=1 \
              runner.scratch=/dev/vdb panic=5"
         );
     }
