@@ -13,6 +13,7 @@ const OVERRIDE: &str = "RUNNER_CODES_BUILD_GUEST_RUNNER";
 /// What the outer cargo sets for this script alone, and what would wrap or redirect the inner one.
 const NOT_INHERITED: &[&str] = &[
     "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER",
     "CARGO_BUILD_RUSTC_WRAPPER",
     "CARGO_BUILD_TARGET",
     "CARGO_BUILD_TARGET_DIR",

@@ -91,11 +91,17 @@ impl App {
 
     /// Finds what the machine is made of, and makes what is missing unless that is forbidden. Blocks, in the latter case for
     /// minutes.
-    pub(crate) fn parts(&self, machine: &Machine, may_make: bool) -> Result<Parts, HostError> {
+    pub(crate) async fn parts(
+        &self,
+        machine: &Machine,
+        may_make: bool,
+        runtime: &RuntimeDir,
+    ) -> Result<Parts, HostError> {
         match self.look(machine) {
             Err(missing) if !can_be_made(missing.code, &machine.kernel) => Err(missing),
             Err(missing) if !may_make => Err(refused(&missing, machine)),
             Err(_) => {
+                self.has_vmm(machine, runtime).await?;
                 self.make(machine)?;
                 self.look(machine)
             }
@@ -147,8 +153,8 @@ impl App {
         Ok(())
     }
 
-    /// Refuses at once where there is no VMM to run a machine with; whether KVM works is not looked into.
-    pub(crate) async fn has_vmm(&self, machine: &Machine, runtime: &RuntimeDir) -> Result<(), HostError> {
+    /// Nobody waits for an image that no VMM is there to run. Whether KVM works cannot be told before there is a kernel.
+    async fn has_vmm(&self, machine: &Machine, runtime: &RuntimeDir) -> Result<(), HostError> {
         let report = probe::report(&self.search(), None, runtime).await;
         match report.select(machine.backend) {
             Err(error @ (VmmError::Missing { .. } | VmmError::Unsupported { .. })) => Err(error.into()),

@@ -25,24 +25,52 @@ variables! {
     BACKEND = "RUNNER_CODES_BACKEND", "The VMM that `run` uses: `auto`, `firecracker` or `qemu`.";
     KERNEL = "RUNNER_CODES_KERNEL", "The kernel that guests boot: `debian`, `debian-SUITE`, `tuned`, or the path of a file.";
     GUEST_RUNNER = "RUNNER_CODES_GUEST_RUNNER", "A static guest-runner to use instead of the embedded one.";
-    LOG = "RUNNER_CODES_LOG", "What is logged to standard error, as a filter such as `debug` or `vmm=trace`. Nothing below a warning by default.";
+    LOG = "RUNNER_CODES_LOG", "What is logged to standard error, as a filter such as `debug` or `vmm=trace`. Nothing by default.";
     FIRECRACKER_BIN = "FIRECRACKER_BIN", "The Firecracker executable; else the one that `setup --firecracker` fetched, else `PATH` is searched.";
     QEMU_BIN = "QEMU_BIN", "The QEMU executable; else `PATH` is searched.";
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ALL;
+    use super::{ALL, Variable};
+
+    /// What `build.rs` reads.
+    const BUILD: &[Variable] = &[Variable {
+        name: "RUNNER_CODES_BUILD_GUEST_RUNNER",
+        doc: "A static guest-runner to embed instead of building one.",
+    }];
+
+    /// What the operating system's conventions name.
+    const CONVENTIONAL: &[Variable] = &[
+        Variable {
+            name: "PATH",
+            doc: "Where programs are looked for; the directories of system programs are added.",
+        },
+        Variable {
+            name: "XDG_DATA_HOME, HOME",
+            doc: "Where the state directory of a user other than root is.",
+        },
+        Variable {
+            name: "XDG_RUNTIME_DIR",
+            doc: "Where the runtime directory of a user other than root is.",
+        },
+    ];
+
+    fn table(variables: &[Variable]) -> String {
+        let row = |variable: &Variable| format!("| `{}` | {} |\n", variable.name, variable.doc);
+        let rows: String = variables.iter().map(row).collect();
+        format!("| variable | what it is for |\n|---|---|\n{rows}")
+    }
 
     #[test]
     fn the_documentation_is_generated_from_here() {
-        let mut text = String::from(
-            "# Environment variables\n\nGenerated from `crates/host-agent/src/env_vars.rs`; a flag on the command line wins over its variable.\n\n\
-             | variable | what it is for |\n|---|---|\n",
+        let text = format!(
+            "# Environment variables\n\nGenerated from `crates/host-agent/src/env_vars.rs`; a flag on the command line wins \
+             over its variable.\n\n{}\nWith their usual meaning:\n\n{}\nWhen host-agent is built:\n\n{}",
+            table(ALL),
+            table(CONVENTIONAL),
+            table(BUILD)
         );
-        for variable in ALL {
-            text += &format!("| `{}` | {} |\n", variable.name, variable.doc);
-        }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/environment.md");
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(path, &text).unwrap();
@@ -52,5 +80,13 @@ mod tests {
             found == text,
             "{path} is out of date: UPDATE_DOCS=1 cargo test --package host-agent"
         );
+    }
+
+    #[test]
+    fn the_build_reads_what_is_documented() {
+        let script = include_str!("../build.rs");
+        for variable in BUILD {
+            assert!(script.contains(variable.name), "{}", variable.name);
+        }
     }
 }

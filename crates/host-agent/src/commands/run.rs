@@ -63,8 +63,7 @@ fn execute(global: &GlobalArgs, args: &RunArgs, trace_id: &str) -> Result<End, H
         .map_err(cannot("start the event loop"))?;
     waiting.block_on(async {
         // Up to the machine itself a signal ends the process at once.
-        app.has_vmm(&machine, &runtime).await?;
-        let parts = app.parts(&machine, !args.no_setup)?;
+        let parts = app.parts(&machine, !args.no_setup, &runtime).await?;
         let mut interrupts = Interrupts::new().map_err(cannot("watch for signals"))?;
         let run = Run {
             app: &app,
