@@ -36,8 +36,9 @@ pub fn kernel_command_line(
 ) -> String {
     let mut args: Vec<String> = COMMON.iter().map(|&arg| arg.to_owned()).collect();
     match kind {
-        // Ctrl-Alt-Del reaches the guest through the i8042, and so does the reset that ends the VMM.
-        BackendKind::Firecracker => args.extend(["reboot=k", "pci=off"].map(str::to_owned)),
+        // Ctrl-Alt-Del reaches the guest through the i8042, and so does the reset that ends the VMM. Asking the keyboard what it
+        // is takes half a second, in which the keys would be lost.
+        BackendKind::Firecracker => args.extend(["reboot=k", "pci=off", "i8042.dumbkbd"].map(str::to_owned)),
         BackendKind::Qemu => {
             args.extend(["reboot=t", "i8042.nokbd", "i8042.nopnp", "i8042.nomux"].map(str::to_owned))
         }

@@ -381,7 +381,8 @@ async fn try_kvm(vmm: &VmmBinary, kernel: &Path, runtime: &RuntimeDir) -> Result
         vcpus: 1,
         memory_mib: MachineConfig::MIN_MEMORY_MIB,
         cid: 3,
-        extra_kernel_args: vec!["earlyprintk=ttyS0".to_owned(), "loglevel=7".to_owned()],
+        // In this order: the early console shows what has been said by then as loud as it is told by then.
+        extra_kernel_args: vec!["loglevel=7".to_owned(), "earlyprintk=ttyS0".to_owned()],
         keep_console: None,
     };
     let booted = Machine::boot(vmm, config).await;

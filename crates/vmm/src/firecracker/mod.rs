@@ -197,7 +197,9 @@ impl Vm {
 }
 
 fn command(vmm: &VmmBinary, dir: &VmDir) -> Command {
-    let mut command = Command::new(&vmm.path);
+    // A relative path is relative to our directory, not to the machine's.
+    let program = std::path::absolute(&vmm.path).unwrap_or_else(|_| vmm.path.clone());
+    let mut command = Command::new(program);
     command.current_dir(dir.path());
     command.args(["--id", dir.id().as_str(), "--api-sock", API_SOCKET]);
     // Until the log has its own place, its lines would be taken for the guest's.
