@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Xtask::Demo => demo::run_jobs()?,
         Xtask::Test(arguments) => return test::run(&arguments),
         Xtask::Bench(bench) => bench::run(&bench)?,
-        Xtask::Metal(arguments) => metal::run(&arguments)?,
+        Xtask::Metal(arguments) => return Ok(metal::run(&arguments)?.into()),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,16 +1,55 @@
-//! An emulated bare-metal host: QEMU with nested virtualization, in which Firecracker runs for real.
+//! `metal`: an emulated bare-metal host. QEMU translates a processor that has AMD's virtualization, so the host in it has a
+//! KVM that runs stock guests, and Firecracker runs there for real on a machine that has no KVM at all.
+//!
+//! ```text
+//! this machine ── QEMU, fully emulated ── Debian, KVM ── COMMAND, as root ── Firecracker ── guest
+//!   host::Host (kernel, root filesystem) ──►│               ▲
+//!   payload (programs, images, command) ────┴── /metal ─────┘ output, exit status: two virtio ports
+//! ```
+
+mod host;
 
 use std::env;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
+
+use self::host::Host;
+use crate::build::{self, Profile, run as run_command};
+
+/// The emulated host's memory, in MiB: several guests, and all that is written outside the payload.
+const MEMORY_MIB: u32 = 4096;
+/// The size of the payload's disk, in bytes; what is not written takes no room.
+const PAYLOAD: u64 = 8 << 30;
+/// How many times longer the tests wait there.
+const PATIENCE: u32 = 8;
+/// The first version that finds its devices with Debian's kernel, through ACPI.
+const FIRST_WITH_ACPI: (u32, u32) = (1, 8);
+const INIT: &str = include_str!("metal/init.sh");
 
 /// What runs on the emulated host.
-#[derive(clap::Args, Default)]
+#[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// End the emulated host after so many minutes.
+    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+    deadline: u64,
     /// The command and its arguments; the functional suite when there is none.
     #[arg(last = true)]
     command: Vec<String>,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            deadline: 60,
+            command: Vec::new(),
+        }
+    }
 }
 
 /// The Firecracker binary to run there: `FIRECRACKER_BIN`, else the one in `PATH`.
@@ -23,7 +62,409 @@ pub(crate) fn firecracker() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Boots the emulated host and runs the command in it.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    bail!("no emulated host yet for {:?}", arguments.command)
+/// Boots the emulated host, runs the command in it, and returns its exit status.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let Some(firecracker) = firecracker() else {
+        println!("SKIP: metal: there is no Firecracker in FIRECRACKER_BIN or PATH");
+        return Ok(0);
+    };
+    let kernel = kernel_for(version(&firecracker)?);
+    let host_agent = build::prepare(Profile::Dev, &["base", "rust"])?;
+    run_command(Command::new(&host_agent).args(["setup", "--kernel", kernel]))?;
+
+    let dir = build::target_dir().join("metal");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let _lock = lock(&dir.join("lock"))?;
+    let host = Host::prepare(&dir)?;
+    let work = Work::new(dir.join("run"))?;
+    let payload = Payload {
+        firecracker,
+        host_agent,
+        kernel,
+    };
+    let image = payload.pack(&work, &arguments.command)?;
+    emulate(
+        &host,
+        &image,
+        &work,
+        Duration::from_secs(arguments.deadline.saturating_mul(60)),
+    )
+}
+
+/// Runs the functional suite there; a failure of it is an error.
+pub(crate) fn suite() -> anyhow::Result<()> {
+    match run(&Arguments::default())? {
+        0 => Ok(()),
+        status => bail!("the functional suite on the emulated host: exit status {status}"),
+    }
+}
+
+/// What `firecracker --version` says: major and minor.
+fn version(firecracker: &Path) -> anyhow::Result<(u32, u32)> {
+    let output = Command::new(firecracker)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("cannot start {}", firecracker.display()))?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    parse_version(&output).with_context(|| {
+        format!(
+            "{} --version is no Firecracker's: {output}",
+            firecracker.display()
+        )
+    })
+}
+
+fn parse_version(output: &str) -> Option<(u32, u32)> {
+    let mut numbers = output.strip_prefix("Firecracker v")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// The kernel, as `--kernel` takes it, that guests of this version find their devices with.
+fn kernel_for(version: (u32, u32)) -> &'static str {
+    if version < FIRST_WITH_ACPI {
+        "tuned"
+    } else {
+        "debian"
+    }
+}
+
+/// Held while an emulated host runs; released also by the death of this process.
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot open {}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).context("another emulated host is running")?;
+    Ok(file)
+}
+
+/// What exists only while the host runs. Removed on drop, or by the next run.
+struct Work(PathBuf);
+
+impl Work {
+    fn new(path: PathBuf) -> anyhow::Result<Self> {
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// The second disk: what is tried, what it needs, and the command.
+struct Payload {
+    firecracker: PathBuf,
+    host_agent: PathBuf,
+    kernel: &'static str,
+}
+
+impl Payload {
+    /// Packs all of it into an image and returns that.
+    fn pack(&self, work: &Work, command: &[String]) -> anyhow::Result<PathBuf> {
+        let tree = work.path("payload");
+        let bin = tree.join("bin");
+        fs::create_dir_all(&bin)?;
+        install(&self.host_agent, &bin.join("host-agent"))?;
+        install(&self.firecracker, &bin.join("firecracker"))?;
+        let jailer = self.firecracker.with_file_name("jailer");
+        if jailer.exists() {
+            install(&jailer, &bin.join("jailer"))?;
+        }
+        let mut command = command.to_vec();
+        if command.is_empty() {
+            let tests = Tests::build()?;
+            install(&tests.functional, &bin.join("functional"))?;
+            install(&tests.hostile_guest, &bin.join("hostile-guest"))?;
+            command.push("functional".to_owned());
+        }
+        copy_tree(&state_dir(), &tree.join("state"))?;
+        let python2 = build::target_dir().join("system-tests/python2-injected.ext4");
+        if python2.exists() {
+            copy_tree(&python2, &tree.join("python2.ext4"))?;
+        }
+        fs::write(tree.join("command"), self.script(&command, python2.exists()))?;
+        fs::write(tree.join("init"), INIT)?;
+        fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
+
+        let image = work.path("payload.ext4");
+        File::create_new(&image)?.set_len(PAYLOAD)?;
+        run_command(
+            Command::new("mkfs.ext4")
+                .args(["-q", "-O", "^has_journal", "-E", "root_owner=0:0", "-d"])
+                .arg(&tree)
+                .arg(&image),
+        )?;
+        fs::remove_dir_all(&tree)?;
+        Ok(image)
+    }
+
+    /// A shell script that runs the command in the environment of the tests.
+    fn script(&self, command: &[String], python2: bool) -> String {
+        let patience = PATIENCE.to_string();
+        let mut environment = vec![
+            ("RUNNER_CODES_BACKEND", "firecracker"),
+            ("RUNNER_CODES_KERNEL", self.kernel),
+            ("RUNNER_CODES_STATE_DIR", "/metal/state"),
+            ("RUNNER_CODES_HOST_AGENT", "/metal/bin/host-agent"),
+            ("RUNNER_CODES_TEST_HOSTILE_GUEST", "/metal/bin/hostile-guest"),
+            ("RUNNER_CODES_TEST_CACHE", "/metal/cache"),
+            ("RUNNER_CODES_TEST_PATIENCE", &patience),
+        ];
+        if python2 {
+            environment.push(("RUNNER_CODES_TEST_PYTHON2_IMAGE", "/metal/python2.ext4"));
+        }
+        let exports = environment
+            .iter()
+            .map(|(name, value)| format!("export {name}={}\n", quote(value)));
+        let words: Vec<String> = command.iter().map(|word| quote(word)).collect();
+        format!("{}exec {}\n", exports.collect::<String>(), words.join(" "))
+    }
+}
+
+/// A word for the shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The programs of the functional suite.
+struct Tests {
+    functional: PathBuf,
+    hostile_guest: PathBuf,
+}
+
+impl Tests {
+    fn build() -> anyhow::Result<Self> {
+        let mut command = build::cargo();
+        command
+            .args([
+                "test",
+                "--no-run",
+                "--package",
+                "system-tests",
+                "--test",
+                "functional",
+            ])
+            .arg("--message-format=json-render-diagnostics")
+            .stdout(Stdio::piped());
+        let output = command
+            .spawn()
+            .context("cannot start cargo")?
+            .wait_with_output()?;
+        if !output.status.success() {
+            bail!("the functional suite does not build: {}", output.status);
+        }
+        let mut build = build::cargo();
+        run_command(build.args(["build", "--package", "system-tests", "--bin", "hostile-guest"]))?;
+        Ok(Self {
+            functional: test_executable(&String::from_utf8_lossy(&output.stdout), "functional")
+                .context("cargo names no functional suite")?,
+            hostile_guest: build::target_dir().join("debug/hostile-guest"),
+        })
+    }
+}
+
+/// The executable of an integration test in cargo's messages.
+fn test_executable(messages: &str, name: &str) -> Option<PathBuf> {
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut tests = messages.filter(|message| {
+        message["target"]["name"] == name && message["target"]["kind"] == serde_json::json!(["test"])
+    });
+    Some(
+        tests
+            .find_map(|test| test["executable"].as_str().map(str::to_owned))?
+            .into(),
+    )
+}
+
+/// Where host-agent has put its images.
+fn state_dir() -> PathBuf {
+    if let Some(path) = env::var_os("RUNNER_CODES_STATE_DIR") {
+        return path.into();
+    }
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/runner-codes".into();
+    }
+    let share = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".local/share");
+    env::var_os("XDG_DATA_HOME")
+        .map_or_else(share, PathBuf::from)
+        .join("runner-codes")
+}
+
+fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
+    run_command(
+        Command::new("cp")
+            .args(["--recursive", "--sparse=always", "--reflink=auto"])
+            .args([from, to]),
+    )
+}
+
+/// Runs the host to its end, its output on ours, and returns the command's exit status.
+fn emulate(host: &Host, payload: &Path, work: &Work, deadline: Duration) -> anyhow::Result<u8> {
+    let (console, status) = (work.path("console"), work.path("status"));
+    let mut child = Emulation(
+        qemu(host, payload, &console, &status)
+            .spawn()
+            .context("cannot start QEMU")?,
+    );
+    let ended = child.wait(deadline)?;
+    let written = fs::read_to_string(&status).unwrap_or_default();
+    match (ended, written.trim().parse()) {
+        (Some(_), Ok(status)) => Ok(status),
+        (ended, _) => {
+            let console = fs::read(&console).unwrap_or_default();
+            eprintln!("{}", String::from_utf8_lossy(&console).trim_end());
+            match ended {
+                None => bail!(
+                    "the emulated host did not end within {} minutes",
+                    deadline.as_secs() / 60
+                ),
+                Some(ended) => bail!("the emulated host ended ({ended}) without the command's exit status"),
+            }
+        }
+    }
+}
+
+fn qemu(host: &Host, payload: &Path, console: &Path, status: &Path) -> Command {
+    let mut kernel_args = vec![
+        "console=ttyS0 8250.nr_uarts=1 panic=-1 reboot=t quiet loglevel=4 cryptomgr.notests".to_owned(),
+        "i8042.noaux i8042.nokbd i8042.nopnp i8042.nomux no_timer_check tsc=reliable".to_owned(),
+    ];
+    kernel_args.extend(vmm::arch::tsc_khz().map(|khz| format!("tsc_early_khz={khz}")));
+    let drive = |id: &str, path: &Path, options: &str| {
+        let path = path.display().to_string().replace(',', ",,");
+        [
+            "-drive".to_owned(),
+            format!("if=none,id={id},file={path},format=raw,{options}"),
+            "-device".to_owned(),
+            format!("virtio-blk-device,drive={id}"),
+        ]
+    };
+    let file = |path: &Path| path.display().to_string().replace(',', ",,");
+    // Not even a kill of this process leaves QEMU behind.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args([
+            "-M",
+            "microvm",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+        ])
+        .args([
+            "-m",
+            &MEMORY_MIB.to_string(),
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
+        .arg("-kernel")
+        .arg(&host.kernel)
+        .arg("-initrd")
+        .arg(&host.initramfs)
+        .args(["-append", &kernel_args.join(" ")])
+        .args(["-serial", &format!("file:{}", file(console))])
+        .args(drive("root", &host.root, "readonly=on"))
+        .args(drive("payload", payload, "cache=unsafe"))
+        .args(["-device", "virtio-serial-device"])
+        .args([
+            "-chardev",
+            "stdio,id=output,signal=off",
+            "-device",
+            "virtserialport,chardev=output,nr=1",
+        ])
+        .args(["-chardev", &format!("file,id=status,path={}", file(status))])
+        .args(["-device", "virtserialport,chardev=status,nr=2"])
+        // Open and silent: QEMU takes the end of its input for nobody listening to its output.
+        .stdin(Stdio::piped());
+    command
+}
+
+/// QEMU; killed when dropped.
+struct Emulation(Child);
+
+impl Emulation {
+    /// `None` at the deadline.
+    fn wait(&mut self, deadline: Duration) -> anyhow::Result<Option<ExitStatus>> {
+        let end = Instant::now() + deadline;
+        loop {
+            // Unlike `wait`, this leaves the child's standard input open.
+            if let Some(status) = self.0.try_wait().context("cannot wait for QEMU")? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Emulation {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_picks_its_kernel() {
+        assert_eq!(parse_version("Firecracker v1.16.1\n\nmore"), Some((1, 16)));
+        assert_eq!(parse_version("Firecracker v1.7.0-dev"), Some((1, 7)));
+        assert_eq!(parse_version("QEMU emulator version 7.2"), None);
+        assert_eq!(
+            (kernel_for((1, 7)), kernel_for((1, 8)), kernel_for((1, 16))),
+            ("tuned", "debian", "debian")
+        );
+    }
+
+    #[test]
+    fn the_command_keeps_its_words() {
+        let payload = Payload {
+            firecracker: PathBuf::new(),
+            host_agent: PathBuf::new(),
+            kernel: "debian",
+        };
+        let script = payload.script(&["echo".to_owned(), "it's $HOME".to_owned()], false);
+        assert!(script.ends_with("exec 'echo' 'it'\\''s $HOME'\n"), "{script}");
+        assert!(script.contains("export RUNNER_CODES_BACKEND='firecracker'\n"));
+    }
+
+    #[test]
+    fn the_suite_is_found_in_cargo_s_messages() {
+        let messages = "{\"target\":{\"name\":\"functional\",\"kind\":[\"lib\"]},\"executable\":null}\n\
+                        noise\n\
+                        {\"target\":{\"name\":\"functional\",\"kind\":[\"test\"]},\"executable\":\"/t/functional-1\"}\n";
+        assert_eq!(
+            test_executable(messages, "functional"),
+            Some("/t/functional-1".into())
+        );
+        assert_eq!(test_executable(messages, "setup"), None);
+    }
 }

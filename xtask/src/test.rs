@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 counts.skipped += 1;
                 skipped.push("metal: there is no Firecracker in FIRECRACKER_BIN or PATH".to_owned());
             }
-            Some(_) => counts.add_one("metal", metal::run(&metal::Arguments::default())),
+            Some(_) => counts.add_one("metal", metal::suite()),
         }
     }
     for skip in &skipped {
