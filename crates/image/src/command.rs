@@ -2,6 +2,7 @@
 //! outlives its caller.
 
 use std::collections::VecDeque;
+use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -16,7 +17,7 @@ use crate::{ImageError, tools};
 
 const KEPT_LINES: usize = 5;
 const MAX_LINE: u64 = 4096;
-/// How long a program may clean up after SIGTERM.
+/// How long a program may clean up after the signal to end.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A command for an installed program: no standard input, messages in English.
@@ -25,7 +26,12 @@ pub(crate) fn command(program: &'static str) -> Result<Command, ImageError> {
         tools: vec![tools::named(program)],
     })?;
     let mut command = Command::new(path);
-    command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    // The programs that it calls in turn may be those of the system that a user's PATH lacks.
+    let path = env::join_paths(tools::search_path()).unwrap_or_default();
+    command
+        .env("PATH", path)
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null());
     Ok(command)
 }
 
@@ -62,12 +68,18 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     program: String,
     stderr: Option<ChildStderr>,
+    ending: Signal,
     ended: bool,
 }
 
 impl Running {
-    /// Starts it with standard error piped; standard output and input are as `command` says.
+    /// Starts it with standard error piped; standard output and input are as `command` says. When it is to end early, it gets SIGTERM.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self, ImageError> {
+        Self::spawn_ended_by(Signal::TERM, command)
+    }
+
+    /// The same with another signal, for programs that ignore SIGTERM.
+    pub(crate) fn spawn_ended_by(ending: Signal, command: &mut Command) -> Result<Self, ImageError> {
         let path = Path::new(command.get_program()).to_owned();
         let program = path
             .file_name()
@@ -77,7 +89,7 @@ impl Running {
         tracing::debug!(?command, "run");
         // mmdebstrap signals its whole process group when it gives up.
         command.process_group(0);
-        end_with_this_thread(command);
+        end_with_this_thread(ending, command);
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()
@@ -87,6 +99,7 @@ impl Running {
             child,
             program,
             stderr,
+            ending,
             ended: false,
         })
     }
@@ -132,7 +145,7 @@ impl Running {
 
     fn terminate(&mut self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, self.ending);
         }
         let deadline = Instant::now() + GRACE;
         while Instant::now() < deadline {
@@ -154,17 +167,14 @@ impl Drop for Running {
     }
 }
 
-/// Lets the program have SIGTERM when the thread that starts it ends, by whatever means: it is outside the terminal's process group.
+/// Lets the program have the signal when the thread that starts it ends, by whatever means: it is outside the terminal's process
+/// group.
 #[expect(
     unsafe_code,
     reason = "there is no safe way to set a parent-death signal on a child"
 )]
-fn end_with_this_thread(command: &mut Command) {
-    let before_exec = || {
-        Ok(rustix::process::set_parent_process_death_signal(Some(
-            Signal::TERM,
-        ))?)
-    };
+fn end_with_this_thread(ending: Signal, command: &mut Command) {
+    let before_exec = move || Ok(rustix::process::set_parent_process_death_signal(Some(ending))?);
     // SAFETY: between fork and exec the closure makes one system call; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(before_exec) };
 }

@@ -262,11 +262,14 @@ mod tests {
     fn missing_programs_are_named_with_one_command_for_all() {
         let tools = tools::required(tools::Purpose::Images).collect();
         let error: HostError = ImageError::ToolMissing { tools }.into();
-        assert_eq!(error.cause, "Not installed: mmdebstrap, sqfstar, mkfs.ext4");
+        assert_eq!(
+            error.cause,
+            "Not installed: mmdebstrap, sqfstar, mkfs.ext4, unshare"
+        );
         assert!(
             error
                 .remedy
-                .contains("apt-get install e2fsprogs mmdebstrap squashfs-tools"),
+                .contains("apt-get install e2fsprogs mmdebstrap squashfs-tools util-linux"),
             "{}",
             error.remedy
         );

@@ -213,7 +213,7 @@ fn unpack_package(
         commands: &[],
         epoch: 0,
     };
-    let (running, tar) = bootstrap.spawn(mirror)?;
+    let (running, tar) = bootstrap.spawn(mirror, work)?;
     let unpacked = std::thread::scope(|scope| {
         let unpacking = scope.spawn(|| unpack(tar, work));
         mmdebstrap::finish(running, work, report)?;

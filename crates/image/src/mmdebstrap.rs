@@ -1,9 +1,10 @@
 //! Calls mmdebstrap, which fetches, checks and unpacks Debian packages with and without root, and streams what it made as a tar.
 
-use std::env;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
 
 use crate::command::{self, Running};
 use crate::mirror::{self, Mirror};
@@ -26,26 +27,24 @@ pub(crate) struct Debootstrap<'a> {
 }
 
 impl Debootstrap<'_> {
-    /// Starts it; the tar comes on the standard output of the child.
+    /// Starts it, with `work` for what it unpacks; the tar comes on the second of the pair.
     pub(crate) fn spawn(
         &self,
         mirror: Option<&Mirror>,
+        work: &Path,
     ) -> Result<(Running, impl Read + Send + use<>), ImageError> {
-        let mut running = Running::spawn(self.command(mirror)?.stdout(Stdio::piped()))?;
+        let mut running =
+            Running::spawn_ended_by(Signal::KILL, self.command(mirror, work)?.stdout(Stdio::piped()))?;
         let stdout = take_stdout(&mut running.child);
         Ok((running, stdout))
     }
 
-    fn command(&self, mirror: Option<&Mirror>) -> Result<Command, ImageError> {
+    fn command(&self, mirror: Option<&Mirror>, work: &Path) -> Result<Command, ImageError> {
         tools::check(tools::bootstrap_purposes())?;
         mirror::check_keyring()?;
-        let mut command = command::command("mmdebstrap")?;
-        command.args(["--format=tar".to_owned(), format!("--variant={}", self.variant)]);
-        command.arg(if rustix::process::geteuid().is_root() {
-            "--mode=root"
-        } else {
-            "--mode=unshare"
-        });
+        let mut command = own_namespaces()?;
+        command.args(["mmdebstrap", "--mode=root", "--format=tar"]);
+        command.arg(format!("--variant={}", self.variant));
         command.arg("--aptopt=Acquire::Retries \"3\"");
         command.arg(format!("--include={}", self.packages.join(",")));
         for line in self.commands {
@@ -61,13 +60,31 @@ impl Debootstrap<'_> {
                 .map(|mirror| mirror.sources(self.suite))
                 .unwrap_or_default(),
         );
-        command.env("SOURCE_DATE_EPOCH", self.epoch.to_string());
-        if env::var_os("TMPDIR").is_none() {
-            // /tmp may be in memory, and too small for a system with a compiler.
-            command.env("TMPDIR", "/var/tmp");
-        }
+        command
+            .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
+            .env("TMPDIR", work);
         Ok(command)
     }
+}
+
+/// A command that runs another one in namespaces of its own. When it is killed, or this process is, its mounts and its whole process
+/// tree go with it; mmdebstrap alone would leave both. unshare itself ignores gentler signals than SIGKILL. A user other than root becomes root there, over the user's subordinate ids.
+fn own_namespaces() -> Result<Command, ImageError> {
+    let mut unshare = command::command("unshare")?;
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--map-root-user", "--map-auto"]);
+    }
+    unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    Ok(unshare)
+}
+
+/// Removes what an mmdebstrap that was killed left in a directory. In it may be directories of the user's subordinate ids.
+pub(crate) fn remove_leftovers(directory: &Path) -> Result<(), ImageError> {
+    let mut remove = own_namespaces()?;
+    remove
+        .args(["rm", "--recursive", "--force", "--one-file-system", "--"])
+        .arg(directory);
+    command::run(&mut remove, directory, |_| {})
 }
 
 fn take_stdout(child: &mut Child) -> std::process::ChildStdout {

@@ -1,5 +1,5 @@
 //! A template's root filesystem: mmdebstrap's tar goes through a filter that leaves out and evens out what differs between two builds
-//! or would tell of the host, and on into sqfstar. Nothing but the finished squashfs touches the disk.
+//! or would tell of the host, and on into sqfstar, without a copy on disk.
 //!
 //! Compressed with lz4 in blocks of 128 KiB: an emulated guest starts its interpreters within 5 % of the time that it takes from an
 //! uncompressed image, which is twice as large; zstd is a quarter smaller and 5 to 10 % slower.
@@ -74,11 +74,12 @@ const FIXED: &[(&str, &str)] = &[
     ("etc/resolv.conf", ""),
 ];
 
-/// Makes the root filesystem and its manifest in `directory`.
+/// Makes the root filesystem and its manifest in `directory`, which is empty; `work` is for what is only needed meanwhile.
 pub(crate) fn make(
     recipe: &Recipe,
     mirror: Option<&Mirror>,
     directory: &Path,
+    work: &Path,
     report: Report<'_>,
 ) -> Result<(), ImageError> {
     let step = format!("template {}", recipe.name);
@@ -88,7 +89,7 @@ pub(crate) fn make(
         total: None,
     });
     let rootfs = directory.join(ROOTFS);
-    let packages = build(recipe, mirror, &rootfs, report)?;
+    let packages = build(recipe, mirror, &rootfs, work, report)?;
     let (rootfs_sha256, rootfs_bytes) = digest(&rootfs)?;
     let manifest = TemplateManifest {
         name: recipe.name.clone(),
@@ -108,6 +109,7 @@ fn build(
     recipe: &Recipe,
     mirror: Option<&Mirror>,
     rootfs: &Path,
+    work: &Path,
     report: Report<'_>,
 ) -> Result<Vec<Package>, ImageError> {
     let bootstrap = Debootstrap {
@@ -117,7 +119,7 @@ fn build(
         commands: &recipe.commands,
         epoch: EPOCH,
     };
-    let (bootstrapping, tar) = bootstrap.spawn(mirror)?;
+    let (bootstrapping, tar) = bootstrap.spawn(mirror, work)?;
     let (packing, input) = spawn_sqfstar(rootfs)?;
     let (bootstrapped, packed, filtered) = thread::scope(|scope| {
         // Its standard input ends with the filter, and so it does too.

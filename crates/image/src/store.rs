@@ -25,7 +25,9 @@ use crate::mirror::Mirror;
 use crate::modules::ModuleSet;
 use crate::progress::{Progress, Report, Unit};
 use crate::template::{ROOTFS, Recipe, TemplateManifest};
-use crate::{ImageError, RootFilesystem, extract, filesystem, identify, initramfs, rootfs, scratch, tuned};
+use crate::{
+    ImageError, RootFilesystem, extract, filesystem, identify, initramfs, mmdebstrap, rootfs, scratch, tuned,
+};
 
 /// Initramfs of older guest-runners, and temporary files that nobody can still be writing, go after this.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -190,8 +192,9 @@ impl Store {
         }
         for recipe in &recipes {
             if want.force || !self.is_current(recipe) {
-                let fresh = FreshDirectory::new(&self.temporary())?;
-                rootfs::make(recipe, mirror.as_ref(), fresh.path(), report)?;
+                let temporary = self.temporary();
+                let (fresh, work) = (FreshDirectory::new(&temporary)?, FreshDirectory::new(&temporary)?);
+                rootfs::make(recipe, mirror.as_ref(), fresh.path(), work.path(), report)?;
                 fresh.publish(&self.template(&recipe.name))?;
                 prepared.made.push(format!("template {}", recipe.name));
             }
@@ -317,7 +320,9 @@ impl Store {
         let temporary = self.temporary();
         for path in fresh::entries(&temporary)? {
             tracing::info!(path = %path.display(), "removing what an interrupted set-up left");
-            fresh::remove(&path)?;
+            if fresh::remove(&path).is_err() {
+                mmdebstrap::remove_leftovers(&path)?;
+            }
         }
         fs::create_dir_all(&temporary).map_err(ImageError::io("create", &temporary))?;
         for path in fresh::entries(&self.root.join("initramfs"))? {

@@ -41,6 +41,7 @@ const TOOLS: &[Tool] = &[
     tool("mmdebstrap", "mmdebstrap", Purpose::Images),
     tool("sqfstar", "squashfs-tools", Purpose::Images),
     tool("mkfs.ext4", "e2fsprogs", Purpose::Images),
+    tool("unshare", "util-linux", Purpose::Images),
     tool("newuidmap", "uidmap", Purpose::Rootless),
     tool("make", "make", Purpose::TunedKernel),
     tool("gcc", "gcc", Purpose::TunedKernel),
@@ -89,11 +90,24 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     if program.ends_with(".h") {
         return Some(PathBuf::from("/usr/include").join(program)).filter(|header| header.exists());
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+    search_path()
+        .into_iter()
         .map(|directory| directory.join(program))
         .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file())
+}
+
+/// `PATH`, then the directories of the system that are not in it.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> = env::split_paths(&path)
+        .filter(|path| path.is_absolute())
+        .collect();
+    for directory in ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from) {
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    directories
 }
 
 /// That all programs of these purposes are installed; the error names every one that is not.

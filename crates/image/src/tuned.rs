@@ -67,7 +67,7 @@ fn fetch_source(mirror: Option<&Mirror>, work: &Path, report: Report<'_>) -> Res
         commands: &[],
         epoch: 0,
     };
-    let (running, tar) = bootstrap.spawn(mirror)?;
+    let (running, tar) = bootstrap.spawn(mirror, work)?;
     let archive = work.join("source.tar.xz");
     let found = thread::scope(|scope| {
         let saving = scope.spawn(|| save_source(tar, &archive));
