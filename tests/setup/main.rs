@@ -83,7 +83,7 @@ fn a_second_set_up_has_nothing_to_do() {
 fn an_unknown_template_is_refused() {
     let host = Host::bare();
     let refused = host.verb("setup").args(["--template", "cobol"]).finish();
-    refused.refusal_line().is("template_missing", "cobol");
+    refused.refusal_line().is("invalid_request", "cobol");
 }
 
 fn wait_for_descendant(of: u32, name: &str) {

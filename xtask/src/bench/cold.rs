@@ -280,7 +280,11 @@ fn guest_runner(host_agent: &Path) -> anyhow::Result<u64> {
         if !crate_dir.file_name().to_string_lossy().starts_with("host-agent-") {
             continue;
         }
-        let Ok(found) = fs::metadata(crate_dir.path().join("out/guest/x86_64-unknown-linux-gnu/guest/guest-runner")) else {
+        let Ok(found) = fs::metadata(
+            crate_dir
+                .path()
+                .join("out/guest/x86_64-unknown-linux-gnu/guest/guest-runner"),
+        ) else {
             continue;
         };
         if newest
