@@ -146,7 +146,14 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 }
 
 fn spawn_sqfstar(rootfs: &Path) -> Result<(Running, ChildStdin), ImageError> {
-    let mut sqfstar = command::command("sqfstar")?;
+    // It gives the root directory to whoever runs it, whatever its options say: so that is root, at least in its own eyes.
+    let mut sqfstar = if rustix::process::geteuid().is_root() {
+        command::command("sqfstar")?
+    } else {
+        let mut unshare = command::command("unshare")?;
+        unshare.args(["--map-root-user", "--", "sqfstar"]);
+        unshare
+    };
     sqfstar.args([
         "-quiet",
         "-no-progress",
@@ -155,8 +162,9 @@ fn spawn_sqfstar(rootfs: &Path) -> Result<(Running, ChildStdin), ImageError> {
         "lz4",
         "-b",
         "128K",
+        "-root-mode",
+        "755",
     ]);
-    sqfstar.args(["-root-mode", "755", "-root-uid", "0", "-root-gid", "0"]);
     sqfstar.arg("-root-time").arg(EPOCH.to_string());
     sqfstar.arg(rootfs).env("SOURCE_DATE_EPOCH", EPOCH.to_string());
     sqfstar.stdin(Stdio::piped()).stdout(Stdio::null());
