@@ -104,21 +104,28 @@ impl Running {
         })
     }
 
+    /// The name that errors give it, where it was started by another program.
+    pub(crate) fn called(self, name: &str) -> Self {
+        let mut named = self;
+        named.program = name.to_owned();
+        named
+    }
+
     /// Waits for its end while its messages go to `on_line`; it must succeed.
     pub(crate) fn finish(mut self, directory: &Path, on_line: impl FnMut(&str)) -> Result<(), ImageError> {
-        let (status, tail) = self.wait(on_line)?;
+        let (status, complaint) = self.wait(on_line)?;
         if status.success() {
             return Ok(());
         }
-        Err(self.failure(status, &tail, directory))
+        Err(self.failure(status, complaint, directory))
     }
 
-    fn wait(&mut self, mut on_line: impl FnMut(&str)) -> Result<(ExitStatus, VecDeque<String>), ImageError> {
-        let mut tail = VecDeque::with_capacity(KEPT_LINES);
+    fn wait(&mut self, mut on_line: impl FnMut(&str)) -> Result<(ExitStatus, Complaint), ImageError> {
+        let mut complaint = Complaint::default();
         if let Some(stderr) = self.stderr.take() {
             for_each_line(stderr, |line| {
                 on_line(line);
-                keep(&mut tail, line);
+                complaint.add(line);
             });
         }
         let status = self
@@ -126,20 +133,19 @@ impl Running {
             .wait()
             .map_err(ImageError::io("wait for", &self.program))?;
         self.ended = true;
-        Ok((status, tail))
+        Ok((status, complaint))
     }
 
-    fn failure(&self, status: ExitStatus, tail: &VecDeque<String>, directory: &Path) -> ImageError {
-        if tail.iter().any(|line| line.contains("No space left on device")) {
+    fn failure(&self, status: ExitStatus, complaint: Complaint, directory: &Path) -> ImageError {
+        if complaint.disk_full {
             return ImageError::DiskFull {
                 path: directory.to_owned(),
             };
         }
-        let lines: Vec<&str> = tail.iter().map(String::as_str).collect();
         ImageError::ToolFailed {
             program: self.program.clone(),
             status: status.to_string(),
-            output: lines.join(" / "),
+            output: Vec::from(complaint.lines).join(" / "),
         }
     }
 
@@ -192,14 +198,24 @@ pub(crate) fn for_each_line(stream: impl Read, mut on_line: impl FnMut(&str)) {
     }
 }
 
-fn keep(tail: &mut VecDeque<String>, line: &str) {
-    if line.is_empty() {
-        return;
+/// What of a program's messages goes into an error: the last lines, without those that only inform.
+#[derive(Default)]
+struct Complaint {
+    lines: VecDeque<String>,
+    disk_full: bool,
+}
+
+impl Complaint {
+    fn add(&mut self, line: &str) {
+        self.disk_full |= line.contains("No space left on device");
+        if line.is_empty() || line.starts_with("I: ") {
+            return;
+        }
+        if self.lines.len() == KEPT_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_owned());
     }
-    if tail.len() == KEPT_LINES {
-        tail.pop_front();
-    }
-    tail.push_back(line.to_owned());
 }
 
 #[cfg(test)]

@@ -93,10 +93,27 @@ fn take_stdout(child: &mut Child) -> std::process::ChildStdout {
 
 /// Waits for the end of an mmdebstrap while its stages are reported.
 pub(crate) fn finish(running: Running, directory: &Path, report: Report<'_>) -> Result<(), ImageError> {
-    running.finish(directory, |line| {
+    let mut unfetched = None;
+    let finished = running.called("mmdebstrap").finish(directory, |line| {
         if let Some(stage) = stage(line) {
             report(Progress::Stage(stage));
         }
+        if unfetched.is_none() {
+            unfetched = fetch_failure(line);
+        }
+    });
+    match (finished, unfetched) {
+        (Err(ImageError::ToolFailed { .. }), Some(unfetched)) => Err(unfetched),
+        (finished, _) => finished,
+    }
+}
+
+/// apt's `E: Failed to fetch ADDRESS  reason`.
+fn fetch_failure(line: &str) -> Option<ImageError> {
+    let (url, reason) = line.strip_prefix("E: Failed to fetch ")?.split_once(' ')?;
+    Some(ImageError::Download {
+        url: url.to_owned(),
+        reason: reason.trim().to_owned(),
     })
 }
 
@@ -119,5 +136,17 @@ mod tests {
         assert_eq!(stage("I: extracting archives..."), Some("extracting archives"));
         assert_eq!(stage("I: success in 15.7982 seconds"), None);
         assert_eq!(stage("E: run_chroot failed"), None);
+    }
+
+    #[test]
+    fn a_mirror_out_of_reach_is_a_download_that_failed() {
+        let line =
+            "E: Failed to fetch http://mirror.example/debian/dists/trixie/InRelease  Could not connect";
+        let error = fetch_failure(line).expect("it is one").to_string();
+        assert_eq!(
+            error,
+            "Could not download http://mirror.example/debian/dists/trixie/InRelease: Could not connect"
+        );
+        assert!(fetch_failure("E: mmdebstrap failed to run").is_none());
     }
 }

@@ -183,18 +183,36 @@ impl Store {
             .collect::<Result<Vec<_>, _>>()?;
         let mirror = Mirror::parse(want.mirror)?.or_else(Mirror::of_host);
         let _lock = self.lock(report)?;
+        let made = self.make(want, &recipes, mirror.as_ref(), runner, report);
+        made.map_err(|error| match error {
+            // The temporary directory that it names is gone by now.
+            ImageError::DiskFull { .. } => ImageError::DiskFull {
+                path: self.root.clone(),
+            },
+            error => error,
+        })
+    }
+
+    fn make(
+        &self,
+        want: &Want<'_>,
+        recipes: &[Recipe],
+        mirror: Option<&Mirror>,
+        runner: &[u8],
+        report: Report<'_>,
+    ) -> Result<Prepared, ImageError> {
         self.sweep()?;
         let mut prepared = Prepared::default();
-        self.prepare_kernel(want, mirror.as_ref(), report, &mut prepared)?;
+        self.prepare_kernel(want, mirror, report, &mut prepared)?;
         if want.force || self.scratch().is_err() {
             self.make_scratch(report)?;
             prepared.made.push("scratch disk".to_owned());
         }
-        for recipe in &recipes {
+        for recipe in recipes {
             if want.force || !self.is_current(recipe) {
                 let temporary = self.temporary();
                 let (fresh, work) = (FreshDirectory::new(&temporary)?, FreshDirectory::new(&temporary)?);
-                rootfs::make(recipe, mirror.as_ref(), fresh.path(), work.path(), report)?;
+                rootfs::make(recipe, mirror, fresh.path(), work.path(), report)?;
                 fresh.publish(&self.template(&recipe.name))?;
                 prepared.made.push(format!("template {}", recipe.name));
             }
