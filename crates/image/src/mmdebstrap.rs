@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
+use rustix::thread::CapabilitySet;
 
 use crate::command::{self, Running};
 use crate::mirror::{self, Mirror};
@@ -69,13 +70,24 @@ impl Debootstrap<'_> {
 
 /// A command that runs another one in namespaces of its own. When it is killed, or this process is, its mounts and its whole process
 /// tree go with it; mmdebstrap alone would leave both. unshare itself ignores gentler signals than SIGKILL. A user other than root becomes root there, over the user's subordinate ids.
+///
+/// In a container that lets root do neither, mmdebstrap still works, without these.
 fn own_namespaces() -> Result<Command, ImageError> {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && !may_make_namespaces() {
+        return command::command("env");
+    }
     let mut unshare = command::command("unshare")?;
-    if !rustix::process::geteuid().is_root() {
+    if !is_root {
         unshare.args(["--map-root-user", "--map-auto"]);
     }
     unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     Ok(unshare)
+}
+
+fn may_make_namespaces() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Removes what an mmdebstrap that was killed left in a directory. In it may be directories of the user's subordinate ids.
