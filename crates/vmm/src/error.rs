@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use protocol::{ErrorCode, HostError};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::machine::BackendKind;
 use crate::probe;
@@ -149,7 +150,10 @@ impl VmmError {
     /// The same error where it kept a machine from starting.
     pub(crate) fn at_start(self) -> Self {
         match self {
-            Self::Died { exit, stderr, .. } => Self::NotStarted { exit, stderr },
+            // One that was killed did not end by itself.
+            Self::Died { exit, stderr, .. } if exit.signal() != Some(Signal::KILL.as_raw()) => {
+                Self::NotStarted { exit, stderr }
+            }
             other => other,
         }
     }

@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::api::Request;
 use crate::error::VmmError;
 
-/// How long an answer may take. Starting a guest is the longest: its kernel is read meanwhile.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long an answer may take. Starting a guest is the longest: its kernel is read meanwhile, in milliseconds on hardware, in
+/// many seconds on a nested host that does other things too.
+const ANSWER: Duration = Duration::from_secs(30);
 /// The most bytes that an answer's head, and that its body, may have.
 const MAX_ANSWER: usize = 64 << 10;
 /// Between two attempts to reach a socket that is not there yet.
