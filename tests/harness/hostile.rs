@@ -8,6 +8,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::Cpio;
+
 use crate::env_vars;
 use crate::host::build_directory;
 
@@ -16,25 +18,40 @@ use crate::host::build_directory;
 /// # Panics
 /// A file cannot be read.
 pub fn initramfs(real: &Path, behaviour: &str) -> Vec<u8> {
-    let mut archive = Archive::default();
     let program = program();
-    archive.file(
-        "init",
-        &fs::read(&program).unwrap_or_else(|error| panic!("{}: {error}", program.display())),
-    );
+    let init = fs::read(&program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let mut archive = Cpio::default();
+    archive.executable("init", &init);
     archive.file("behaviour", behaviour.as_bytes());
+    let mut directories = BTreeSet::new();
     for library in libraries() {
         let content = fs::read(&library).expect("the libraries that run this test can be read");
-        archive.file_with_parents(&library, &content);
+        with_parents(&mut archive, &mut directories, &library, &content);
         let name = library.file_name().unwrap_or_default();
         if name.to_string_lossy().starts_with("ld-linux") {
-            archive.file_with_parents(&Path::new("/lib64").join(name), &content);
+            with_parents(
+                &mut archive,
+                &mut directories,
+                &Path::new("/lib64").join(name),
+                &content,
+            );
         }
     }
     let mut bytes = fs::read(real).unwrap_or_else(|error| panic!("cannot read {}: {error}", real.display()));
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes.extend(archive.finish());
     bytes
+}
+
+fn with_parents(archive: &mut Cpio, made: &mut BTreeSet<PathBuf>, path: &Path, content: &[u8]) {
+    let path = path.strip_prefix("/").expect("an absolute path");
+    let mut parents: Vec<_> = path.ancestors().skip(1).collect();
+    parents.pop(); // the root
+    for parent in parents.into_iter().rev() {
+        if made.insert(parent.to_owned()) {
+            archive.directory(&parent.to_string_lossy());
+        }
+    }
+    archive.executable(&path.to_string_lossy(), content);
 }
 
 /// The hostile guest: cargo builds it before the tests.
@@ -53,50 +70,4 @@ fn libraries() -> BTreeSet<PathBuf> {
                 .is_some_and(|name| name.to_string_lossy().contains(".so"))
         })
         .collect()
-}
-
-/// A newc archive (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst).
-#[derive(Default)]
-struct Archive {
-    bytes: Vec<u8>,
-    directories: BTreeSet<PathBuf>,
-}
-
-impl Archive {
-    fn file(&mut self, name: &str, content: &[u8]) {
-        self.entry(name, 0o100_755, content);
-    }
-
-    fn file_with_parents(&mut self, path: &Path, content: &[u8]) {
-        let path = path.strip_prefix("/").expect("an absolute path");
-        let mut parents: Vec<_> = path.ancestors().skip(1).collect();
-        parents.pop(); // the root
-        for parent in parents.into_iter().rev() {
-            if self.directories.insert(parent.to_owned()) {
-                self.entry(&parent.to_string_lossy(), 0o040_755, &[]);
-            }
-        }
-        self.entry(&path.to_string_lossy(), 0o100_755, content);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.entry("TRAILER!!!", 0, &[]);
-        self.bytes
-    }
-
-    fn entry(&mut self, name: &str, mode: usize, content: &[u8]) {
-        let mut fields = [0_usize; 13];
-        fields[1] = mode;
-        fields[4] = 1; // links
-        fields[6] = content.len();
-        fields[11] = name.len() + 1;
-        self.bytes.extend(b"070701");
-        for field in fields {
-            self.bytes.extend(format!("{field:08x}").bytes());
-        }
-        for part in [format!("{name}\0").as_bytes(), content] {
-            self.bytes.extend(part);
-            self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        }
-    }
 }

@@ -42,13 +42,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let skipped = fs::read_to_string(skips.path()).context("cannot read which tests were skipped")?;
     let mut skipped: Vec<_> = skipped.lines().map(str::to_owned).collect();
     counts.move_to_skipped(skipped.len() as u64);
-    if arguments.all {
-        match metal::firecracker() {
-            None => {
+    if arguments.filter.is_none() {
+        match why_not_metal(arguments.all) {
+            Some(reason) => {
                 counts.skipped += 1;
-                skipped.push("metal: there is no Firecracker in FIRECRACKER_BIN or PATH".to_owned());
+                skipped.push(format!("metal: {reason}"));
             }
-            Some(_) => counts.add_one("metal", metal::suite()),
+            None => counts.add_one("metal", metal::suite()),
         }
     }
     for skip in &skipped {
@@ -66,6 +66,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Why the functional suite does not run with Firecracker too.
+fn why_not_metal(all: bool) -> Option<&'static str> {
+    if !all {
+        Some(
+            "Firecracker on an emulated bare-metal host runs with `cargo xtask test --all` or `cargo xtask metal`",
+        )
+    } else if metal::firecracker().is_none() {
+        Some("there is no Firecracker in FIRECRACKER_BIN or PATH")
+    } else {
+        None
+    }
 }
 
 /// Runs `cargo test` on the workspace. A test binary that dies without counting is one failure.

@@ -1,15 +1,10 @@
-//! Packs the guest-runner and the kernel's modules into an uncompressed newc cpio archive: the kernel unpacks it faster than it
-//! would a compressed one, and the same parts give the same bytes. The format is that of the kernel's
-//! Documentation/driver-api/early-userspace/buffer-format.rst.
+//! Packs the guest-runner and the kernel's modules into an uncompressed archive: the kernel unpacks it faster than it would a
+//! compressed one, and the same parts give the same bytes.
 
 use sha2::{Digest, Sha256};
 
+use crate::cpio::Cpio;
 use crate::modules::ModuleSet;
-
-const DIRECTORY: u32 = 0o040_755;
-const EXECUTABLE: u32 = 0o100_755;
-const FILE: u32 = 0o100_644;
-const CONSOLE: u32 = 0o020_600;
 
 /// Where the runner mounts things.
 const DIRECTORIES: [&str; 7] = ["dev", "lower", "modules", "newroot", "proc", "scratch", "sys"];
@@ -36,60 +31,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// The archive.
 pub(crate) fn pack(runner: &[u8], modules: &ModuleSet) -> Vec<u8> {
-    let mut archive = Archive::default();
+    let mut archive = Cpio::default();
     for directory in DIRECTORIES {
-        archive.entry(directory, DIRECTORY, (0, 0), &[]);
+        archive.directory(directory);
     }
     // PID 1's standard streams, which the kernel opens before anything is mounted.
-    archive.entry("dev/console", CONSOLE, (5, 1), &[]);
-    archive.entry("init", EXECUTABLE, (0, 0), runner);
-    archive.entry("modules/order", FILE, (0, 0), modules.order().as_bytes());
+    archive.character_device("dev/console", (5, 1));
+    archive.executable("init", runner);
+    archive.file("modules/order", modules.order().as_bytes());
     for (name, contents) in modules.files() {
-        archive.entry(&format!("modules/{name}"), FILE, (0, 0), contents);
+        archive.file(&format!("modules/{name}"), contents);
     }
     archive.finish()
-}
-
-#[derive(Default)]
-struct Archive {
-    bytes: Vec<u8>,
-    inode: u32,
-}
-
-impl Archive {
-    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
-        self.inode += 1;
-        let inode = self.inode;
-        self.record(name, inode, mode, device, contents);
-    }
-
-    fn record(&mut self, name: &str, inode: u32, mode: u32, device: (u32, u32), contents: &[u8]) {
-        let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
-        let size = u32::try_from(contents.len()).expect("a guest-runner or module is far below 4 GiB");
-        let name_size = u32::try_from(name.len() + 1).expect("names are short");
-        self.bytes.extend_from_slice(b"070701");
-        // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
-        let fields = [
-            inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0,
-        ];
-        for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
-        }
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.push(0);
-        self.align();
-        self.bytes.extend_from_slice(contents);
-        self.align();
-    }
-
-    fn align(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.record("TRAILER!!!", 0, 0, (0, 0), &[]);
-        self.bytes
-    }
 }
 
 #[cfg(test)]

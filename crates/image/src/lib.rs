@@ -4,6 +4,7 @@
 //! Everything here blocks. Progress goes to the caller's closure; nothing is printed.
 
 mod command;
+mod cpio;
 mod error;
 mod extract;
 mod filesystem;
@@ -23,6 +24,7 @@ mod template;
 mod tools;
 mod tuned;
 
+pub use cpio::Cpio;
 pub use error::ImageError;
 pub use filesystem::{RootFilesystem, identify};
 pub use firecracker_release::{FIRECRACKER_RELEASES, FirecrackerRelease, InstalledFirecracker};

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use image::Cpio;
 use serde_json::Value;
 
 use super::statistics::Quartiles;
@@ -247,28 +248,10 @@ fn initramfs(directory: &Path) -> anyhow::Result<PathBuf> {
             .arg(workspace().join("xtask/bench/poweroff.rs")),
     )?;
     let archive = directory.join("poweroff.cpio");
-    let mut bytes = newc_entry("init", 0o100_755, &fs::read(&program)?);
-    bytes.extend(newc_entry("TRAILER!!!", 0, &[]));
-    fs::write(&archive, bytes).with_context(|| format!("cannot write {}", archive.display()))?;
+    let mut contents = Cpio::default();
+    contents.executable("init", &fs::read(&program)?);
+    fs::write(&archive, contents.finish()).with_context(|| format!("cannot write {}", archive.display()))?;
     Ok(archive)
-}
-
-/// A file as an initramfs holds it (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst).
-fn newc_entry(name: &str, mode: usize, content: &[u8]) -> Vec<u8> {
-    let mut fields = [0_usize; 13];
-    fields[1] = mode;
-    fields[4] = 1; // links
-    fields[6] = content.len();
-    fields[11] = name.len() + 1;
-    let mut entry = b"070701".to_vec();
-    for field in fields {
-        entry.extend(format!("{field:08x}").bytes());
-    }
-    for part in [format!("{name}\0").as_bytes(), content] {
-        entry.extend(part);
-        entry.resize(entry.len().next_multiple_of(4), 0);
-    }
-    entry
 }
 
 /// The size of the guest-runner that was built into host-agent, in bytes.
@@ -311,13 +294,5 @@ mod tests {
             .collect();
         let bare = bare_machine(&vmm, Path::new("/tiny")).unwrap();
         assert_eq!(shown(&bare), "qemu -M microvm -initrd /tiny -append quiet");
-    }
-
-    #[test]
-    fn archive_entries_are_padded_to_four_bytes() {
-        let entry = newc_entry("init", 0o100_755, b"12345");
-        // Header 110 + name 5 -> 116, content 5 -> 124 after padding.
-        assert_eq!(entry.len(), 124);
-        assert!(entry.starts_with(b"070701"));
     }
 }
