@@ -31,6 +31,8 @@ const PATIENCE: u32 = 8;
 /// The first version that finds its devices with Debian's kernel, through ACPI.
 const FIRST_WITH_ACPI: (u32, u32) = (1, 8);
 const INIT: &str = include_str!("metal/init.sh");
+/// What the functional suite is called there.
+const SUITE: &str = "functional";
 
 /// What runs on the emulated host.
 #[derive(clap::Args)]
@@ -38,7 +40,7 @@ pub(crate) struct Arguments {
     /// End the emulated host after so many minutes.
     #[arg(long, default_value_t = 60, value_name = "MINUTES")]
     deadline: u64,
-    /// The command and its arguments; the functional suite when there is none.
+    /// The command and its arguments; `functional`, the functional suite, when there is none.
     #[arg(last = true)]
     command: Vec<String>,
 }
@@ -82,7 +84,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         host_agent,
         kernel,
     };
-    let image = payload.pack(&work, &arguments.command)?;
+    let suite = [SUITE.to_owned()];
+    let command = match arguments.command.as_slice() {
+        [] => &suite,
+        command => command,
+    };
+    let image = payload.pack(&work, command)?;
     emulate(
         &host,
         &image,
@@ -179,19 +186,17 @@ impl Payload {
         if jailer.exists() {
             install(&jailer, &bin.join("jailer"))?;
         }
-        let mut command = command.to_vec();
-        if command.is_empty() {
+        if command.first().is_some_and(|program| program == SUITE) {
             let tests = Tests::build()?;
-            install(&tests.functional, &bin.join("functional"))?;
+            install(&tests.functional, &bin.join(SUITE))?;
             install(&tests.hostile_guest, &bin.join("hostile-guest"))?;
-            command.push("functional".to_owned());
         }
         copy_tree(&state_dir(), &tree.join("state"))?;
         let python2 = build::target_dir().join("system-tests/python2-injected.ext4");
         if python2.exists() {
             copy_tree(&python2, &tree.join("python2.ext4"))?;
         }
-        fs::write(tree.join("command"), self.script(&command, python2.exists()))?;
+        fs::write(tree.join("command"), self.script(command, python2.exists()))?;
         fs::write(tree.join("init"), INIT)?;
         fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
 
