@@ -2,6 +2,7 @@
 
 mod command_line;
 mod faults;
+mod firecracker;
 mod foreign;
 mod guest;
 mod hostile;
