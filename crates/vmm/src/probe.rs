@@ -244,10 +244,10 @@ impl Report {
         match (&self.firecracker, &self.qemu, &self.kvm) {
             (Ok(_), _, Kvm::Works) => "Firecracker is installed and a guest kernel ran on KVM".to_owned(),
             (Err(_), Ok(_), Kvm::Works) => "KVM works, but there is no Firecracker to use it".to_owned(),
-            (_, Ok(_), Kvm::Unusable(reason) | Kvm::Untested(reason)) => {
-                format!(
-                    "KVM cannot be used ({reason}), so QEMU emulates; this is slow, and meant for development and trusted networks"
-                )
+            // The reason is one of the lacks.
+            (_, Ok(_), Kvm::Unusable(_) | Kvm::Untested(_)) => {
+                "KVM cannot be used, so QEMU emulates; this is slow, and meant for development and trusted networks"
+                    .to_owned()
             }
             (_, Err(_), _) => "no VMM can be used".to_owned(),
         }
