@@ -1,6 +1,7 @@
 //! `test`: everything, real microVMs included. Output passes through; what libtest counts and what the tests skipped is
 //! added up for the last line, `N passed, N failed, N skipped`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -40,13 +41,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let mut counts = cargo_test(arguments.filter.as_deref(), &environment)?;
     let skipped = fs::read_to_string(skips.path()).context("cannot read which tests were skipped")?;
-    let mut skipped: Vec<_> = skipped.lines().map(str::to_owned).collect();
+    // A test may say so more than once.
+    let mut skipped: BTreeSet<_> = skipped.lines().map(str::to_owned).collect();
     counts.move_to_skipped(skipped.len() as u64);
     if arguments.filter.is_none() {
         match why_not_metal(arguments.all) {
             Some(reason) => {
                 counts.skipped += 1;
-                skipped.push(format!("metal: {reason}"));
+                skipped.insert(format!("metal: {reason}"));
             }
             None => counts.add_one("metal", metal::suite()),
         }
