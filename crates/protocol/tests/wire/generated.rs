@@ -75,9 +75,9 @@ fn errors_are_documented() {
         "# Errors\n\n\
          <!-- Generated from crates/protocol/src/error.rs: UPDATE_SCHEMA=1 cargo test -p protocol -->\n\n\
          Every error names a code, its cause and a remedy. The codes are stable: programs may match on them. \
-         The command line prints\n`error[CODE]: cause; remedy` and exits with 125; with `--json` it prints \
-         `{\"trace_id\",\"code\",\"cause\",\"remedy\"}`. The remedy below\nis the general one; an error that knows \
-         better says so.\n\n\
+         The command line prints\n`error[CODE]: cause; remedy` and exits with 125 (128+n when signal n to \
+         host-agent itself was the cause); with `--json` it prints\n\
+         `{\"trace_id\",\"code\",\"cause\",\"remedy\"}`. The remedy below is the general one; an error that knows\nbetter says so.\n\n\
          | code | meaning | remedy |\n|---|---|---|\n",
     );
     for code in ErrorCode::ALL {
