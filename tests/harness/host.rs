@@ -171,16 +171,7 @@ pub fn initramfs() -> PathBuf {
 
 /// Where host-agent keeps kernels and images.
 pub fn state() -> PathBuf {
-    if let Some(path) = env::var_os("RUNNER_CODES_STATE_DIR") {
-        return path.into();
-    }
-    if rustix::process::geteuid().is_root() {
-        return "/var/lib/runner-codes".into();
-    }
-    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".local/share");
-    env::var_os("XDG_DATA_HOME")
-        .map_or_else(home, PathBuf::from)
-        .join("runner-codes")
+    env::var_os("RUNNER_CODES_STATE_DIR").map_or_else(image::Store::default_path, PathBuf::from)
 }
 
 /// The runtime directory of the first run.

@@ -294,16 +294,7 @@ fn test_executable(messages: &str, name: &str) -> Option<PathBuf> {
 
 /// Where host-agent has put its images.
 fn state_dir() -> PathBuf {
-    if let Some(path) = env::var_os("RUNNER_CODES_STATE_DIR") {
-        return path.into();
-    }
-    if rustix::process::geteuid().is_root() {
-        return "/var/lib/runner-codes".into();
-    }
-    let share = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".local/share");
-    env::var_os("XDG_DATA_HOME")
-        .map_or_else(share, PathBuf::from)
-        .join("runner-codes")
+    env::var_os("RUNNER_CODES_STATE_DIR").map_or_else(image::Store::default_path, PathBuf::from)
 }
 
 fn install(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -57,7 +57,7 @@ impl App {
             None => Cow::Borrowed(GUEST_RUNNER),
         };
         Ok(Self {
-            store: Store::open(global.state_dir.clone().unwrap_or_else(default_state_dir)),
+            store: Store::open(global.state_dir.clone().unwrap_or_else(Store::default_path)),
             runtime: global
                 .runtime_dir
                 .clone()
@@ -239,19 +239,4 @@ fn tell_of_emulation(runtime: &RuntimeDir) {
         "note: KVM cannot be used here, so QEMU emulates the machine: slow, and meant for development and trusted \
          networks (`host-agent doctor` says why)",
     );
-}
-
-fn default_state_dir() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return "/var/lib/runner-codes".into();
-    }
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .unwrap_or_else(|| "/var/tmp".into())
-        .join("runner-codes")
 }

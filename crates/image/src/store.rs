@@ -81,6 +81,24 @@ pub struct Artefacts {
 }
 
 impl Store {
+    /// Where a store is when nobody says otherwise: `/var/lib/runner-codes` for root, else `runner-codes` in the user's data
+    /// directory.
+    #[must_use]
+    pub fn default_path() -> PathBuf {
+        if rustix::process::geteuid().is_root() {
+            return "/var/lib/runner-codes".into();
+        }
+        let absolute = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .unwrap_or_else(|| "/var/tmp".into())
+            .join("runner-codes")
+    }
+
     /// The store in that directory, which need not exist yet.
     #[must_use]
     pub fn open(root: impl Into<PathBuf>) -> Self {
