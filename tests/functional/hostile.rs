@@ -6,7 +6,7 @@ use harness::{Finished, Host, hostile};
 
 /// Runs a job in a guest that behaves like that.
 fn run(host: &Host, behaviour: &str) -> Finished {
-    let initramfs = hostile::initramfs(&harness::initramfs(), behaviour);
+    let initramfs = hostile::initramfs(&host.initramfs(), behaviour);
     let initramfs = host.file("initramfs", initramfs);
     let run = host.run("bash", "true").args(["--timeout", "2", "--json"]);
     run.arg("--initramfs")

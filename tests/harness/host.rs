@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Condvar, Mutex, Once, PoisonError};
 
+use serde_json::Value;
+
 use crate::env_vars;
 use crate::leaks;
 use crate::running::Run;
@@ -62,6 +64,19 @@ impl Host {
             .arg(verb)
             .env("RUNNER_CODES_RUNTIME_DIR", self.runtime())
             .env("TMPDIR", self.temporary())
+    }
+
+    /// The initramfs that machines boot with here, as `doctor` says.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn initramfs(&self) -> PathBuf {
+        let report = self.verb("doctor").arg("--json").finish().succeeded();
+        let report: Value = serde_json::from_slice(&report.stdout).expect("doctor prints JSON");
+        let checks = report["checks"].as_array().expect("doctor lists checks");
+        let initramfs = checks.iter().find(|check| check["name"] == "initramfs");
+        let path = initramfs.and_then(|check| check["detail"].as_str());
+        path.expect("set-up has made one").into()
     }
 
     /// A path in this test's own directory, for what the test makes itself.
@@ -155,18 +170,6 @@ pub fn backend_is(name: &str) -> bool {
 pub fn cache() -> PathBuf {
     env::var_os(env_vars::CACHE)
         .map_or_else(|| build_directory().with_file_name("system-tests"), PathBuf::from)
-}
-
-/// The initramfs that host-agent has made.
-///
-/// # Panics
-/// There is none.
-pub fn initramfs() -> PathBuf {
-    let directory = state().join("initramfs");
-    let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    let files = files.flatten().filter(|file| file.path().is_file());
-    let newest = files.max_by_key(|file| file.metadata().and_then(|file| file.modified()).ok());
-    newest.expect("set-up has made one").path()
 }
 
 /// Where host-agent keeps kernels and images.

@@ -16,7 +16,7 @@ mod running;
 mod skip;
 
 pub use finished::{Answer, Finished, Refusal};
-pub use host::{Host, backend_is, cache, host_agent, initramfs, state};
+pub use host::{Host, backend_is, cache, host_agent, state};
 pub use running::{Run, Running};
 pub use skip::{only_with_all, skip};
 

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match &command {
         Command::Run(args) => commands::run::run(&global, args),
         Command::Setup(args) => commands::setup::setup(&global, args),
-        Command::Doctor => commands::doctor::doctor(&global),
+        Command::Doctor { kernel } => commands::doctor::doctor(&global, kernel.as_deref()),
         Command::InjectGuestRunner(args) => commands::inject_guest_runner::inject_guest_runner(&global, args),
         Command::Completions { shell } => commands::completions::completions(*shell),
     }

@@ -66,7 +66,11 @@ pub(crate) enum Command {
     Setup(SetupArgs),
     /// Say what works on this machine, what is missing, and the command that mends it
     #[command(after_help = DOCTOR_EXAMPLES)]
-    Doctor,
+    Doctor {
+        /// The kernel to look at: `debian`, `debian-SUITE`, `tuned`, or the path of a file [default: debian]
+        #[arg(long, value_name = "KERNEL", env = env_vars::KERNEL, hide_env = true)]
+        kernel: Option<String>,
+    },
     /// Install the guest-runner as a service into an existing ext4 image
     InjectGuestRunner(InjectArgs),
     /// Print a completion script for a shell

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use image::{Purpose, install_command};
+use image::{KernelChoice, Purpose, install_command};
 use protocol::HostError;
 use serde::Serialize;
 use vmm::probe::{self, Choice, Kvm, Lack};
@@ -68,8 +68,8 @@ impl Findings {
 }
 
 /// Prints what was found; the exit status says whether a job can run.
-pub(crate) fn doctor(global: &GlobalArgs) -> ExitCode {
-    let findings = match examine(global) {
+pub(crate) fn doctor(global: &GlobalArgs, kernel: Option<&str>) -> ExitCode {
+    let findings = match examine(global, kernel) {
         Ok(findings) => findings,
         Err(error) => return fail(&error, global.json),
     };
@@ -85,10 +85,11 @@ pub(crate) fn doctor(global: &GlobalArgs) -> ExitCode {
     }
 }
 
-fn examine(global: &GlobalArgs) -> Result<Findings, HostError> {
+fn examine(global: &GlobalArgs, kernel: Option<&str>) -> Result<Findings, HostError> {
     let app = App::new(global)?;
+    let choice = machine::kernel(kernel)?;
     let mut findings = Findings::default();
-    let kernel = images(&app, &mut findings);
+    let kernel = images(&app, &choice, &mut findings);
     tools(&mut findings);
     let runtime = app.runtime()?;
     findings.ok("runtime directory", runtime.path().display().to_string());
@@ -106,13 +107,21 @@ fn examine(global: &GlobalArgs) -> Result<Findings, HostError> {
 }
 
 /// Checks what set-up makes; gives the kernel if there is one.
-fn images(app: &App, findings: &mut Findings) -> Option<std::path::PathBuf> {
+fn images(app: &App, choice: &KernelChoice, findings: &mut Findings) -> Option<std::path::PathBuf> {
     findings.ok("state directory", app.store.root().display().to_string());
-    let choice = machine::kernel(None).ok()?;
-    let kernel = app.store.boot_files(&choice, &app.runner);
+    let kernel = app.store.boot_files(choice, &app.runner);
     match &kernel {
-        Ok(found) => findings.ok("kernel", found.kernel.display().to_string()),
-        Err(error) => findings.lacks("kernel", State::Missing, error.to_string(), "host-agent setup"),
+        Ok(found) => {
+            findings.ok("kernel", found.kernel.display().to_string());
+            findings.ok("initramfs", found.initramfs.display().to_string());
+        }
+        Err(error) => {
+            let remedy = match choice {
+                KernelChoice::File(_) => "name another file with --kernel".to_owned(),
+                choice => format!("host-agent setup --kernel {choice}"),
+            };
+            findings.lacks("kernel", State::Missing, error.to_string(), remedy);
+        }
     }
     for template in image::BUILT_IN {
         let name = format!("template {}", template.name);
@@ -122,7 +131,7 @@ fn images(app: &App, findings: &mut Findings) -> Option<std::path::PathBuf> {
         } else {
             State::Optional
         };
-        match app.store.lookup(template.name, &choice, &app.runner) {
+        match app.store.lookup(template.name, choice, &app.runner) {
             Ok(found) => findings.ok(
                 name,
                 format!(
