@@ -141,7 +141,10 @@ fn kernel_for(version: (u32, u32)) -> &'static str {
 /// Held while an emulated host runs; released also by the death of this process.
 fn lock(path: &Path) -> anyhow::Result<File> {
     let file = File::create(path).with_context(|| format!("cannot open {}", path.display()))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).context("another emulated host is running")?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        eprintln!("Waiting for another emulated host to end");
+        flock(&file, FlockOperation::LockExclusive).context("cannot lock")?;
+    }
     Ok(file)
 }
 
