@@ -228,6 +228,7 @@ impl Payload {
             ("RUNNER_CODES_HOST_AGENT", "/metal/bin/host-agent"),
             ("RUNNER_CODES_TEST_HOSTILE_GUEST", "/metal/bin/hostile-guest"),
             ("RUNNER_CODES_TEST_CACHE", "/metal/cache"),
+            ("RUNNER_CODES_TEST_SKIPS", "/metal/skips"),
             ("RUNNER_CODES_TEST_PATIENCE", &patience),
         ];
         if python2 {
