@@ -4,26 +4,31 @@ use std::time::Duration;
 
 use harness::{Answer, Host};
 
-/// Two seconds were up: the job ended between 2.0 and 2.5 s, by the guest's clock.
+/// Has jobs run out of two seconds: none ends sooner, and by the guest's clock one ends within half a second of it. The others
+/// may have shared a processor that was taken from the whole guest.
 #[track_caller]
-fn ended_after_two_seconds(answer: &Answer) {
-    let wall = answer.wall();
-    assert!(
-        (Duration::from_secs(2)..=Duration::from_millis(2500)).contains(&wall),
-        "{wall:?}"
-    );
+fn ends_after_two_seconds(job: impl Fn() -> Answer) {
+    let mut late = Vec::new();
+    while late.len() < 3 {
+        let wall = job().ended_by("timeout", 124).wall();
+        assert!(wall >= Duration::from_secs(2), "{wall:?}");
+        if wall <= Duration::from_millis(2500) {
+            return;
+        }
+        late.push(wall);
+    }
+    panic!("late every time: {late:?}");
 }
 
 #[test]
 fn time() {
     let host = Host::new();
-    let answer = host
-        .run("bash", "echo before; sleep 60")
-        .args(["--timeout", "2"])
-        .answer();
-    let answer = answer.printed("before\n").ended_by("timeout", 124);
-    assert_eq!(answer.json["termination"]["clock"], "wall");
-    ended_after_two_seconds(&answer);
+    ends_after_two_seconds(|| {
+        let run = host.run("bash", "echo before; sleep 60");
+        let answer = run.args(["--timeout", "2"]).answer().printed("before\n");
+        assert_eq!(answer.json["termination"]["clock"], "wall");
+        answer
+    });
 }
 
 #[test]
@@ -44,9 +49,7 @@ print('loose', flush=True)
 while True:
     pass
 ";
-    let answer = host.run("python", code).args(["--timeout", "2"]).answer();
-    let answer = answer.ended_by("timeout", 124);
-    ended_after_two_seconds(&answer);
+    ends_after_two_seconds(|| host.run("python", code).args(["--timeout", "2"]).answer());
 }
 
 #[test]
