@@ -24,8 +24,8 @@ use crate::build::{self, Profile, run as run_command};
 
 /// The emulated host's memory, in MiB: several guests, and all that is written outside the payload.
 const MEMORY_MIB: u32 = 4096;
-/// A processor with AMD's virtualization and without what QEMU's `max` adds, such as five-level page tables: with that, hosts
-/// died in their VMMs now and then. QEMU lacks parts of the model and would say so each time.
+/// A processor with AMD's virtualization, and with nothing that QEMU's `max` adds. QEMU lacks parts of the model and would say
+/// so each time. QEMU 7.2 loses such a host to a wild fault of its kernel once in some hundred guests, with either.
 const CPU: &str = "EPYC,+svm,check=off";
 /// The size of the payload's disk, in bytes; what is not written takes no room.
 const PAYLOAD: u64 = 8 << 30;
