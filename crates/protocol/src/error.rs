@@ -56,6 +56,9 @@ error_codes! {
     KernelMissing = "kernel_missing", "There is no guest kernel.", "run `host-agent setup`, or name one with --kernel";
     TemplateMissing = "template_missing", "The template's root filesystem is not there.", "run `host-agent setup --template NAME`";
     ImageInvalid = "image_invalid", "A kernel or root filesystem is truncated or not what it should be.", "run `host-agent setup --force`, or name an intact file";
+    SnapshotMissing = "snapshot_missing", "There is no snapshot for this template, machine and VMM.", "run `host-agent template build NAME`";
+    SnapshotInvalid = "snapshot_invalid", "A snapshot does not match its manifest, its signature or this host.", "run `host-agent template build --force NAME`";
+    SigningKeyUnusable = "signing_key_unusable", "The key that snapshots are signed with is missing, unsafe or damaged.", "run `host-agent signing-key show` and see the cause";
     SetupRefused = "setup_refused", "Something is missing and --no-setup forbids making it.", "run `host-agent setup`";
     SetupFailed = "setup_failed", "A kernel or root filesystem could not be made.", "see the cause; `host-agent doctor` lists what is missing";
     ToolMissing = "tool_missing", "A program that set-up needs is not installed.", "install the package that the error names";
