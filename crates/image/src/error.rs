@@ -218,16 +218,21 @@ fn names(tools: &[Tool]) -> String {
     names.join(", ")
 }
 
+/// The error and what caused it, in one line.
+pub(crate) fn full_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        cause.push_str(": ");
+        cause.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    cause
+}
+
 impl From<ImageError> for HostError {
     fn from(error: ImageError) -> Self {
-        let mut cause = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            cause.push_str(": ");
-            cause.push_str(&inner.to_string());
-            source = inner.source();
-        }
-        let host = Self::new(error.code(), cause);
+        let host = Self::new(error.code(), full_cause(&error));
         match error.remedy() {
             Some(remedy) => host.remedy(remedy),
             None => host,

@@ -1,5 +1,6 @@
 //! What a microVM boots from. Debian packages come in; a kernel as ELF, its modules, an initramfs around the
-//! guest-runner, squashfs root filesystems and a formatted scratch disk come out, all in one [`Store`].
+//! guest-runner, squashfs root filesystems and a formatted scratch disk come out, all in one [`Store`]. Beside them are the
+//! keys of [`signing`].
 //!
 //! Everything here blocks. Progress goes to the caller's closure; nothing is printed.
 
@@ -10,6 +11,7 @@ mod extract;
 mod filesystem;
 mod firecracker_release;
 mod fresh;
+mod guarded;
 mod initramfs;
 mod inject;
 mod kernel;
@@ -19,7 +21,9 @@ mod modules;
 mod progress;
 mod rootfs;
 mod scratch;
+pub mod signing;
 mod store;
+mod sum;
 mod template;
 mod tools;
 mod tuned;
@@ -28,9 +32,11 @@ pub use cpio::Cpio;
 pub use error::ImageError;
 pub use filesystem::{RootFilesystem, identify};
 pub use firecracker_release::{FIRECRACKER_RELEASES, FirecrackerRelease, InstalledFirecracker};
+pub use guarded::Unsafe;
 pub use inject::{GuestService, Injected, inject_guest_runner};
 pub use kernel::KernelChoice;
 pub use progress::{Progress, Unit};
 pub use store::{Artefacts, BootFiles, Prepared, Store, Want};
+pub use sum::{NotHexadecimal, Sha256Sum};
 pub use template::{BUILT_IN, Package, TemplateManifest, template_for_language};
 pub use tools::{Purpose, Tool, install_command, missing, required};

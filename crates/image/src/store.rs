@@ -10,6 +10,7 @@
 //! templates/<name>/         rootfs.squashfs, template.json
 //! scratch.ext4
 //! bin/                      firecracker, jailer
+//! keys/                     see the module `signing`
 //! ```
 
 use std::fs::{self, File};
@@ -381,7 +382,7 @@ fn is_older_than(path: &Path, age: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::mpsc;
 
     use super::*;
     use crate::template::Package;
@@ -518,17 +519,20 @@ mod tests {
     fn the_second_waits_for_the_first() {
         let (_root, store) = filled();
         let lock = store.lock(&|_| {}).expect("free");
+        let (waits, waiting) = mpsc::channel();
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| {
-                let waited = Cell::new(false);
-                let report =
-                    |progress: Progress<'_>| waited.set(matches!(progress, Progress::Waiting { .. }));
+            let store = &store;
+            let second = scope.spawn(move || {
+                let report = |progress: Progress<'_>| {
+                    if matches!(progress, Progress::Waiting { .. }) {
+                        waits.send(()).expect("awaited");
+                    }
+                };
                 store.prepare(&want(), RUNNER, &report).expect("all is there");
-                waited.get()
             });
-            std::thread::sleep(Duration::from_millis(100));
+            waiting.recv_timeout(Duration::from_secs(60)).expect("it waits");
+            assert!(!second.is_finished());
             drop(lock);
-            assert!(second.join().expect("no panic"));
         });
     }
 
