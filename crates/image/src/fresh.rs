@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -14,7 +15,11 @@ use crate::ImageError;
 /// Temporary files that are made without the store's lock begin with this.
 pub(crate) const TEMPORARY: &str = ".new-";
 
+/// A small temporary file that has been there for so long is nobody's.
+const ABANDONED: Duration = Duration::from_secs(600);
+
 /// A directory under way, removed when dropped unpublished.
+#[derive(Debug)]
 pub(crate) struct FreshDirectory {
     directory: TempDir,
 }
@@ -22,9 +27,18 @@ pub(crate) struct FreshDirectory {
 impl FreshDirectory {
     /// An empty one in `parent`, which must be on the same filesystem as where it is to be published.
     pub(crate) fn new(parent: &Path) -> Result<Self, ImageError> {
+        Self::with_mode(parent, 0o755)
+    }
+
+    /// As [`FreshDirectory::new`], for this user only.
+    pub(crate) fn private(parent: &Path) -> Result<Self, ImageError> {
+        Self::with_mode(parent, 0o700)
+    }
+
+    fn with_mode(parent: &Path, mode: u32) -> Result<Self, ImageError> {
         let directory = tempfile::Builder::new()
             .prefix(TEMPORARY)
-            .permissions(fs::Permissions::from_mode(0o755))
+            .permissions(fs::Permissions::from_mode(mode))
             .tempdir_in(parent)
             .map_err(ImageError::io("create a directory in", parent))?;
         Ok(Self { directory })
@@ -105,6 +119,20 @@ pub(crate) fn remove(path: &Path) -> Result<(), ImageError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether it is a temporary file that somebody may still be writing.
+pub(crate) fn is_being_written(path: &Path) -> bool {
+    let is_temporary = path
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()));
+    let modified = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    is_temporary
+        && modified.is_ok_and(|time| {
+            SystemTime::now()
+                .duration_since(time)
+                .is_ok_and(|elapsed| elapsed < ABANDONED)
+        })
 }
 
 /// What is in a directory, sorted; nothing when it does not exist.

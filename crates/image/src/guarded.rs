@@ -128,6 +128,13 @@ impl Directory {
         }
         Ok(contents)
     }
+
+    /// Whether `path` still leads to this directory.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        let here = rustix::fs::fstat(&self.descriptor);
+        let there = fs::symlink_metadata(path);
+        matches!((here, there), (Ok(here), Ok(there)) if here.st_dev == there.dev() && here.st_ino == there.ino())
+    }
 }
 
 impl AsFd for Directory {
@@ -173,6 +180,15 @@ pub(crate) fn lock_exclusive(file: impl AsFd) -> io::Result<()> {
             Err(Errno::INTR) => {}
             result => return result.map_err(Into::into),
         }
+    }
+}
+
+/// Takes the lock unless another one holds it; says whether it did.
+pub(crate) fn try_lock(file: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
+    match flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -238,5 +254,17 @@ mod tests {
             directory.read("file", Access::Private, 7),
             Err(Unsafe::TooLarge { limit: 7 })
         ));
+    }
+
+    #[test]
+    fn a_directory_that_was_replaced_is_noticed() {
+        let parent = tempfile::tempdir().expect("a directory");
+        private_directory(parent.path(), &["a"]).expect("made");
+        let path = parent.path().join("a");
+        let directory = Directory::open(&path, Access::Private).expect("private");
+        assert!(directory.is_at(&path));
+        fs::rename(&path, parent.path().join("b")).expect("moved");
+        private_directory(parent.path(), &["a"]).expect("made");
+        assert!(!directory.is_at(&path));
     }
 }

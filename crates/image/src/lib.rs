@@ -1,11 +1,12 @@
 //! What a microVM boots from. Debian packages come in; a kernel as ELF, its modules, an initramfs around the
-//! guest-runner, squashfs root filesystems and a formatted scratch disk come out, all in one [`Store`]. Beside them are the
-//! keys of [`signing`].
+//! guest-runner, squashfs root filesystems and a formatted scratch disk come out, all in one [`Store`]. Beside them are [`snapshot`]s of
+//! machines, signed with the keys of [`signing`].
 //!
 //! Everything here blocks. Progress goes to the caller's closure; nothing is printed.
 
 mod command;
 mod cpio;
+mod digest;
 mod error;
 mod extract;
 mod filesystem;
@@ -22,6 +23,7 @@ mod progress;
 mod rootfs;
 mod scratch;
 pub mod signing;
+pub mod snapshot;
 mod store;
 mod sum;
 mod template;

@@ -10,6 +10,7 @@
 //! templates/<name>/         rootfs.squashfs, template.json
 //! scratch.ext4
 //! bin/                      firecracker, jailer
+//! snapshots/, verified/     see the module `snapshot`
 //! keys/                     see the module `signing`
 //! ```
 

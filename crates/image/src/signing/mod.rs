@@ -5,8 +5,11 @@
 //! keys/                 for this user only
 //! keys/signing.key      the secret, `ed25519-seed:` and 64 hexadecimal digits
 //! keys/trusted/<id>.pub `ed25519:` and 64 hexadecimal digits
+//! keys/serials.json     the highest serial number accepted, by snapshot: an older snapshot is a replay
 //! keys/lock             held while any of this changes
 //! ```
+
+mod serials;
 
 use std::fmt;
 use std::fs::File;
