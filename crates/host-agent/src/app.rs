@@ -200,6 +200,7 @@ impl App {
             cid: 3,
             extra_kernel_args: machine.kernel_args.clone(),
             keep_console: machine.keep_console.clone(),
+            snapshot_dir: None,
         };
         Ok(Sandbox::acquire(vmm, config, Instant::now() + patience).await?)
     }

@@ -4,6 +4,8 @@
 
 use std::fs;
 
+use sha2::{Digest, Sha256};
+
 use crate::machine::{Accel, BackendKind, Init, MachineConfig};
 
 /// The CPU that QEMU emulates where there is no KVM.
@@ -89,6 +91,36 @@ pub fn tsc_khz() -> Option<u32> {
     parse_tsc_khz(&fs::read_to_string("/proc/cpuinfo").ok()?)
 }
 
+/// What a snapshot needs of the processor that restores it, as one line: they fit if the lines are equal.
+///
+/// On KVM the guest sees the host's processor, so that is its vendor, family, model and stepping, and a digest of its flags. An
+/// emulated processor is the same everywhere (with one version of QEMU, see [`crate::VmmBinary::identity`]), except that its
+/// time-stamp counter is the host's, whose frequency the guest knows from its boot; to the MHz, because hosts measure their
+/// own a little differently at each boot.
+#[must_use]
+pub fn cpu_identity(accel: Accel) -> String {
+    identify(accel, &fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn identify(accel: Accel, cpuinfo: &str) -> String {
+    if accel == Accel::Tcg {
+        let mhz = parse_tsc_khz(cpuinfo).map(|khz| (f64::from(khz) / 1e3).round());
+        let mhz = mhz.map_or_else(|| "unknown".to_owned(), |mhz| mhz.to_string());
+        return format!("{EMULATED_CPU} tsc {mhz} MHz");
+    }
+    let field = |name| {
+        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.find(|(key, _)| key.trim() == name);
+        found.map_or("unknown", |(_, value)| value.trim())
+    };
+    let mut flags: Vec<&str> = field("flags").split_whitespace().collect();
+    flags.sort_unstable();
+    let digest = Sha256::digest(flags.join(" "));
+    let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let [vendor, family, model, stepping] = ["vendor_id", "cpu family", "model", "stepping"].map(field);
+    format!("{vendor} family {family} model {model} stepping {stepping} flags {digest}")
+}
+
 fn parse_tsc_khz(cpuinfo: &str) -> Option<u32> {
     let line = cpuinfo.lines().find(|line| line.starts_with("bogomips"))?;
     let bogomips: f64 = line.split_once(':')?.1.trim().parse().ok()?;
@@ -118,6 +150,7 @@ mod tests {
             cid: 3,
             extra_kernel_args: vec!["panic=5".to_owned()],
             keep_console: None,
+            snapshot_dir: None,
         }
     }
 
@@ -172,5 +205,27 @@ mod tests {
         assert_eq!(parse_tsc_khz(cpuinfo), Some(2_596_120));
         assert_eq!(parse_tsc_khz("bogomips\t: 0.00\n"), None);
         assert_eq!(parse_tsc_khz(""), None);
+    }
+
+    #[test]
+    fn processors_are_told_apart_by_what_a_guest_sees() {
+        let cpuinfo = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Xeon\n\
+                       stepping\t: 7\ncpu MHz\t\t: 3199.9\nflags\t\t: fpu vme avx\nbogomips\t: 5192.24\n";
+        let kvm = identify(Accel::Kvm, cpuinfo);
+        assert_eq!(
+            kvm,
+            "GenuineIntel family 6 model 85 stepping 7 flags 5b38492d3b3ab5ed"
+        );
+        let reordered = cpuinfo
+            .replace("fpu vme avx", "avx fpu vme")
+            .replace("3199.9", "800.0");
+        assert_eq!(identify(Accel::Kvm, &reordered), kvm);
+        assert_ne!(identify(Accel::Kvm, &cpuinfo.replace(" avx", "")), kvm);
+        assert_eq!(identify(Accel::Tcg, cpuinfo), "max tsc 2596 MHz");
+        assert_eq!(
+            identify(Accel::Tcg, &cpuinfo.replace("5192.24", "5192.10")),
+            "max tsc 2596 MHz"
+        );
+        assert_eq!(identify(Accel::Tcg, ""), "max tsc unknown MHz");
     }
 }

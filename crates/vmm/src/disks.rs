@@ -15,7 +15,8 @@ use rustix::io::Errno;
 
 use crate::arch;
 use crate::error::VmmError;
-use crate::machine::{Filesystem, MachineConfig};
+use crate::machine::{Filesystem, MachineConfig, RootDrive};
+use crate::state::VmDir;
 
 /// The name of the scratch disk in the machine's directory.
 const SCRATCH: &str = "scratch.ext4";
@@ -31,13 +32,23 @@ pub(crate) fn prepare(config: &MachineConfig) -> Result<Option<PathBuf>, VmmErro
     if let Some(initramfs) = &config.initramfs {
         open(initramfs, VmmError::KernelMissing)?;
     }
-    if let Some(root) = &config.root {
+    prepare_disks(config.root.as_ref(), config.scratch.as_deref(), &config.dir)
+}
+
+/// The same for a machine that boots nothing.
+///
+/// # Errors
+/// [`VmmError::DiskMissing`], [`VmmError::Image`], [`VmmError::DiskFull`].
+pub(crate) fn prepare_disks(
+    root: Option<&RootDrive>,
+    scratch: Option<&Path>,
+    dir: &VmDir,
+) -> Result<Option<PathBuf>, VmmError> {
+    if let Some(root) = root {
         check_disk(&root.path, root.filesystem)?;
     }
-    config
-        .scratch
-        .as_deref()
-        .map(|template| copy_scratch(template, config.dir.path()))
+    scratch
+        .map(|template| copy_scratch(template, dir.path()))
         .transpose()
 }
 

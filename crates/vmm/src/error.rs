@@ -53,6 +53,14 @@ pub enum VmmError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A snapshot that the VMM does not take: missing or damaged, or made by another VMM or on another processor.
+    #[error("The snapshot file {path} cannot be used: {reason}", path = path.display())]
+    Snapshot {
+        /// The file, the state where it is not known which.
+        path: PathBuf,
+        /// What is wrong with it, or the VMM's words.
+        reason: String,
+    },
     /// The runtime directory, or something in it, cannot be used.
     #[error("Cannot {action} {path}", path = path.display())]
     State {
@@ -147,12 +155,32 @@ impl VmmError {
         }
     }
 
+    pub(crate) fn snapshot(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Snapshot {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
     /// The same error where it kept a machine from starting.
     pub(crate) fn at_start(self) -> Self {
         match self {
             // One that was killed did not end by itself.
             Self::Died { exit, stderr, .. } if exit.signal() != Some(Signal::KILL.as_raw()) => {
                 Self::NotStarted { exit, stderr }
+            }
+            other => other,
+        }
+    }
+
+    /// The same error where it kept the snapshot whose state is in `path` from being restored: what the VMM says of it is said
+    /// of the snapshot.
+    pub(crate) fn at_restore(self, path: &Path) -> Self {
+        match self {
+            Self::Refused { request, fault } => Self::snapshot(path, format!("{request}: {fault}")),
+            // One that was killed was not asked.
+            Self::Died { exit, stderr, .. } if exit.signal() != Some(Signal::KILL.as_raw()) => {
+                Self::snapshot(path, format!("the VMM ended with {exit}{}", quoted(&stderr)))
             }
             other => other,
         }
@@ -193,7 +221,7 @@ impl From<VmmError> for HostError {
             VmmError::Kvm(_) => ErrorCode::KvmUnusable,
             VmmError::KernelMissing(_) => ErrorCode::KernelMissing,
             VmmError::DiskMissing(_) => ErrorCode::TemplateMissing,
-            VmmError::Image { .. } => ErrorCode::ImageInvalid,
+            VmmError::Image { .. } | VmmError::Snapshot { .. } => ErrorCode::ImageInvalid,
             VmmError::State { .. } => ErrorCode::StateUnusable,
             VmmError::DiskFull(_) => ErrorCode::DiskFull,
             VmmError::Spawn { .. }

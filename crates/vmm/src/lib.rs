@@ -3,8 +3,10 @@
 //! ```text
 //! probe::detect ─► VmmBinary ─┐
 //! state::RuntimeDir ─► VmDir ─┴─► Machine::boot ─► connect(port) ─► Channel ◄─bytes─► guest-runner
-//!                                    │                 console(), failed()
-//!                                    └─► shutdown(), or drop: process, sockets, directory, all gone
+//!                                  │  ▲  │             console(), failed()
+//!                                  │  │  └─► shutdown(), or drop: process, sockets, directory, all gone
+//!                       snapshot() ▼  │ restore(), or Prespawned::{spawn, restore}
+//!                               SnapshotFiles
 //! ```
 //!
 //! Only this crate knows a VMM's flags or JSON. What it hands out is the same for both backends; what a guest wrote is
@@ -20,13 +22,16 @@ pub mod machine;
 pub mod probe;
 pub mod process;
 pub mod qemu;
+pub mod snapshot;
 pub mod state;
 
 pub use channel::Channel;
 pub use console::Console;
 pub use error::VmmError;
 pub use machine::{
-    Accel, BackendKind, BootTimings, Filesystem, Init, Machine, MachineConfig, RootDrive, Shutdown, VmmBinary,
+    Accel, BackendKind, BootTimings, Filesystem, Init, Machine, MachineConfig, Prespawned, RestoreConfig,
+    RestoreTimings, RootDrive, Shutdown, VmmBinary,
 };
 pub use process::VmmExit;
+pub use snapshot::{SnapshotFile, SnapshotFiles};
 pub use state::{RuntimeDir, VmDir, VmId};

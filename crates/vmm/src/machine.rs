@@ -1,8 +1,10 @@
 //! One virtual machine, whichever VMM runs it: a configuration goes in, a started guest comes out.
 //!
 //! ```text
-//! MachineConfig ──boot──► Running ──shutdown / drop──► gone (process reaped, directory removed)
-//!                           └─ the VMM dies ──► failed() resolves; channels end
+//! MachineConfig ─────────────boot─────────────► Running ──shutdown / drop──► gone (process reaped, directory removed)
+//! RestoreConfig ─spawn─► Prespawned ─restore─►    │ └─ the VMM dies ──► failed() resolves; channels end
+//!       ▲                                         └─ snapshot ──► gone; SnapshotFiles
+//!       └────────────────────── any number of times ────────────────────┘
 //! ```
 
 use std::fmt;
@@ -13,6 +15,7 @@ use crate::channel::Channel;
 use crate::console::Console;
 use crate::error::VmmError;
 use crate::process::VmmExit;
+use crate::snapshot::{SnapshotFile, SnapshotFiles};
 use crate::state::VmDir;
 use crate::{firecracker, qemu};
 
@@ -81,6 +84,23 @@ pub struct VmmBinary {
     pub accel: Accel,
 }
 
+impl VmmBinary {
+    /// Counts the changes to what a machine is made of here, other than by its configuration: a snapshot fits only the devices
+    /// that it was made with.
+    const LAYOUT: u32 = 1;
+
+    /// What a snapshot made with this VMM needs of the one that restores it, as one line: they fit if the lines are equal.
+    ///
+    /// Neither Firecracker nor QEMU (whose `microvm` has no versions of its own) promises that another version of theirs reads
+    /// a snapshot. What the processor has to be is in [`crate::arch::cpu_identity`].
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let (major, minor, patch) = self.version;
+        let (kind, accel, layout) = (self.kind, self.accel, Self::LAYOUT);
+        format!("{kind} {major}.{minor}.{patch} {accel} layout {layout}")
+    }
+}
+
 /// The root filesystem of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootDrive {
@@ -145,6 +165,9 @@ pub struct MachineConfig {
     pub extra_kernel_args: Vec<String>,
     /// Copy the whole console to this file (up to [`crate::console::MAX_KEPT`]), and let the kernel say more on it.
     pub keep_console: Option<PathBuf>,
+    /// The existing directory that [`Machine::snapshot`] is to write to, in a filesystem with room for the guest's memory
+    /// (QEMU keeps it there from the start). Without one the machine cannot be snapshotted.
+    pub snapshot_dir: Option<PathBuf>,
 }
 
 impl MachineConfig {
@@ -158,20 +181,57 @@ impl MachineConfig {
     /// # Errors
     /// [`VmmError::Config`].
     pub fn validate(&self) -> Result<(), VmmError> {
-        if !Self::VCPUS.contains(&self.vcpus) {
-            return Err(VmmError::Config(format!("{} vCPUs: not in 1 to 32", self.vcpus)));
-        }
-        if self.memory_mib < Self::MIN_MEMORY_MIB {
-            return Err(VmmError::Config(format!(
-                "{} MiB of memory: less than {}",
-                self.memory_mib,
-                Self::MIN_MEMORY_MIB
-            )));
-        }
+        check_bounds(self.vcpus, self.memory_mib)?;
         if self.cid < 3 {
             return Err(VmmError::Config(format!("CID {}: 0 to 2 are reserved", self.cid)));
         }
         Ok(())
+    }
+}
+
+fn check_bounds(vcpus: u8, memory_mib: u32) -> Result<(), VmmError> {
+    const LEAST: u32 = MachineConfig::MIN_MEMORY_MIB;
+    if !MachineConfig::VCPUS.contains(&vcpus) {
+        return Err(VmmError::Config(format!("{vcpus} vCPUs: not in 1 to 32")));
+    }
+    if memory_mib < LEAST {
+        return Err(VmmError::Config(format!(
+            "{memory_mib} MiB of memory: less than {LEAST}"
+        )));
+    }
+    Ok(())
+}
+
+/// What a machine is made of that goes on where a snapshot was taken. All but the directory, the console and the scratch disk
+/// (which is as the template is, not as the snapshotted machine left its own) has to be what the snapshot was made with.
+///
+/// The guest's vsock address is in the snapshot, so that all clones have the same: each has a socket of its own on the host.
+#[derive(Debug)]
+pub struct RestoreConfig {
+    /// The machine's private directory; it is gone when the machine is.
+    pub dir: VmDir,
+    /// The guest's memory, mapped copy-on-write. QEMU before 8.2 opens it for writing, although it never writes to it: there
+    /// this process needs write permission on the file.
+    pub memory: SnapshotFile,
+    /// Processors and devices.
+    pub state: SnapshotFile,
+    /// The first disk.
+    pub root: Option<RootDrive>,
+    /// A formatted image file, copied sparsely into `dir` and attached read-write as the second disk.
+    pub scratch: Option<PathBuf>,
+    /// Virtual processors, 1 to 32.
+    pub vcpus: u8,
+    /// Guest memory in MiB, at least 128.
+    pub memory_mib: u32,
+    /// Copy the whole console to this file (up to [`crate::console::MAX_KEPT`]).
+    pub keep_console: Option<PathBuf>,
+}
+
+impl RestoreConfig {
+    /// Checks what can be told without a VMM.
+    pub(crate) fn validate(&self) -> Result<(), VmmError> {
+        check_bounds(self.vcpus, self.memory_mib)?;
+        crate::snapshot::check(&self.memory, &self.state, self.memory_mib)
     }
 }
 
@@ -182,6 +242,38 @@ pub struct BootTimings {
     pub vmm_spawn: Duration,
     /// Telling it what machine to make, up to the guest's start. Zero where the command line says it all.
     pub configure: Duration,
+}
+
+/// Where the time of a restore went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RestoreTimings {
+    /// Process spawned until it takes commands; some time ago, where it was spawned ahead.
+    pub vmm_spawn: Duration,
+    /// Told to restore, until the guest runs.
+    pub load: Duration,
+}
+
+/// How a machine came to run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Started {
+    Booted(BootTimings),
+    Restored(RestoreTimings),
+}
+
+impl Started {
+    fn boot(self) -> BootTimings {
+        match self {
+            Self::Booted(timings) => timings,
+            Self::Restored(_) => BootTimings::default(),
+        }
+    }
+
+    fn restore(self) -> Option<RestoreTimings> {
+        match self {
+            Self::Booted(_) => None,
+            Self::Restored(timings) => Some(timings),
+        }
+    }
 }
 
 /// How a machine ended.
@@ -217,6 +309,38 @@ impl Machine {
         }
     }
 
+    /// Starts a guest where a snapshot was taken: [`Prespawned::spawn`] and [`Prespawned::restore`] in one, and a little faster.
+    ///
+    /// # Errors
+    /// As those two.
+    pub async fn restore(
+        vmm: &VmmBinary,
+        config: RestoreConfig,
+        deadline: Instant,
+    ) -> Result<Self, VmmError> {
+        config.validate()?;
+        match vmm.kind {
+            BackendKind::Firecracker => {
+                let spawned = firecracker::Prespawned::spawn(vmm, config).await?;
+                Ok(Self::Firecracker(spawned.restore(deadline).await?))
+            }
+            BackendKind::Qemu => Ok(Self::Qemu(qemu::Vm::restore(vmm, config, deadline).await?)),
+        }
+    }
+
+    /// Freezes the guest into `memory` and `state` in the directory that [`MachineConfig::snapshot_dir`] named, and ends the
+    /// machine. Connections to the guest should be closed before: what is under way on them is lost.
+    ///
+    /// # Errors
+    /// [`VmmError::Config`] for a machine that was not made for it; [`VmmError::Refused`], [`VmmError::Died`],
+    /// [`VmmError::DiskFull`]; [`VmmError::Unanswered`] at the deadline. Nothing is left behind then.
+    pub async fn snapshot(self, deadline: Instant) -> Result<SnapshotFiles, VmmError> {
+        match self {
+            Self::Firecracker(vm) => vm.snapshot(deadline).await,
+            Self::Qemu(vm) => vm.snapshot(deadline).await,
+        }
+    }
+
     /// Connects to a port of the guest-runner, waiting for the guest to listen until `deadline` where the backend can tell
     /// (QEMU cannot: there the connection's first answer shows it).
     ///
@@ -238,12 +362,22 @@ impl Machine {
         }
     }
 
-    /// Where the host's part of the boot went.
+    /// Where the host's part of the boot went; nowhere, if the machine was restored.
     #[must_use]
     pub fn boot_timings(&self) -> BootTimings {
+        self.started().boot()
+    }
+
+    /// Where the time of the restore went, if the machine was restored.
+    #[must_use]
+    pub fn restore_timings(&self) -> Option<RestoreTimings> {
+        self.started().restore()
+    }
+
+    fn started(&self) -> Started {
         match self {
-            Self::Firecracker(vm) => vm.boot_timings(),
-            Self::Qemu(vm) => vm.boot_timings(),
+            Self::Firecracker(vm) => vm.started(),
+            Self::Qemu(vm) => vm.started(),
         }
     }
 
@@ -279,5 +413,79 @@ impl Machine {
             Self::Firecracker(vm) => vm.shutdown().await,
             Self::Qemu(vm) => vm.shutdown().await,
         }
+    }
+}
+
+/// A VMM that waits to be told to restore, so that only the restore itself is left to do. It has its scratch disk already,
+/// and belongs to one snapshot. Dropping it kills and reaps it and removes the machine's directory.
+#[derive(Debug)]
+pub enum Prespawned {
+    /// Firecracker, at its API socket.
+    Firecracker(firecracker::Prespawned),
+    /// QEMU, with its machine made and its guest's memory mapped.
+    Qemu(qemu::Prespawned),
+}
+
+impl Prespawned {
+    /// Starts a VMM for a clone of a snapshot, and waits until it takes commands.
+    ///
+    /// Call this from a thread that lives as long as the machine should: the kernel ends the VMM with it.
+    ///
+    /// # Errors
+    /// [`VmmError::Snapshot`] for files that cannot be right, and whatever keeps the VMM from starting; nothing is left behind
+    /// then.
+    pub async fn spawn(vmm: &VmmBinary, config: RestoreConfig) -> Result<Self, VmmError> {
+        config.validate()?;
+        match vmm.kind {
+            BackendKind::Firecracker => Ok(Self::Firecracker(
+                firecracker::Prespawned::spawn(vmm, config).await?,
+            )),
+            BackendKind::Qemu => Ok(Self::Qemu(qemu::Prespawned::spawn(vmm, config).await?)),
+        }
+    }
+
+    /// Loads the snapshot; the guest runs when this returns.
+    ///
+    /// # Errors
+    /// [`VmmError::Snapshot`] with the VMM's words when it does not take the snapshot; [`VmmError::Unanswered`] at the
+    /// deadline; [`VmmError::Died`] when something killed it. Nothing is left behind then.
+    pub async fn restore(self, deadline: Instant) -> Result<Machine, VmmError> {
+        match self {
+            Self::Firecracker(spawned) => Ok(Machine::Firecracker(spawned.restore(deadline).await?)),
+            Self::Qemu(spawned) => Ok(Machine::Qemu(spawned.restore(deadline).await?)),
+        }
+    }
+
+    /// The VMM's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        match self {
+            Self::Firecracker(spawned) => spawned.pid(),
+            Self::Qemu(spawned) => spawned.pid(),
+        }
+    }
+
+    /// Waits until the VMM is gone. May be dropped and called again.
+    pub async fn failed(&self) -> VmmError {
+        match self {
+            Self::Firecracker(spawned) => spawned.failed().await,
+            Self::Qemu(spawned) => spawned.failed().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vmm_s_identity_is_one_stable_line() {
+        let vmm = VmmBinary {
+            kind: BackendKind::Qemu,
+            path: "/usr/bin/qemu".into(),
+            version: (7, 2, 22),
+            accel: Accel::Tcg,
+        };
+        assert_eq!(vmm.identity(), "qemu 7.2.22 tcg layout 1");
     }
 }

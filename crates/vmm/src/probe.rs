@@ -384,6 +384,7 @@ async fn try_kvm(vmm: &VmmBinary, kernel: &Path, runtime: &RuntimeDir) -> Result
         // In this order: the early console shows what has been said by then as loud as it is told by then.
         extra_kernel_args: vec!["loglevel=7".to_owned(), "earlyprintk=ttyS0".to_owned()],
         keep_console: None,
+        snapshot_dir: None,
     };
     let booted = Machine::boot(vmm, config).await;
     let machine = match booted {

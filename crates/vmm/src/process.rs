@@ -13,6 +13,7 @@ use rustix::io::FdFlags;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
 };
+use rustix::thread::disable_transparent_huge_pages;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -232,6 +233,18 @@ fn die_with_parent(command: &mut Command, inherit: Vec<OwnedFd>) {
         Ok(())
     };
     // SAFETY: the closure makes only system calls: it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Keeps transparent huge pages out of the process: of a page that a clone writes to, it should own no more than that.
+#[expect(unsafe_code, reason = "pre_exec runs between fork and exec")]
+pub(crate) fn without_huge_pages(command: &mut Command) {
+    // The setting lasts over exec; a kernel that does not know it has no huge pages.
+    let before_exec = || {
+        let _ = disable_transparent_huge_pages(true);
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call: it allocates nothing and takes no lock.
     unsafe { command.pre_exec(before_exec) };
 }
 

@@ -7,12 +7,15 @@
 //!   api.sock ◄─ Client ┘   │  └─ virtio-blk: rootfs (read-only), scratch
 //!                          └─ v.sock ◄─ handshake ─ Channel…
 //!
-//! Not started ─ version, logger, metrics, machine-config, boot-source, drives, vsock ─► InstanceStart ─► Running
+//! At its API ─ version, logger, metrics ─► Prespawned
+//! Prespawned ─ machine-config, boot-source, drives, vsock ─► InstanceStart ─► Running
+//! Prespawned ─ snapshot/load, resuming ─► Running
 //! Running ─ SendCtrlAltDel, or SIGKILL after a second ─► gone
+//! Running ─ pause, snapshot/create, SIGKILL ─► gone
 //! ```
 //!
-//! All paths of the machine's own are given relative to its directory, which is Firecracker's working directory: what a
-//! snapshot remembers of them is true in any other directory too.
+//! All paths that a snapshot remembers are given relative to the machine's directory, which is Firecracker's working directory:
+//! they are true in any other directory too. The shared root filesystem is a symbolic link there.
 
 mod api;
 mod client;
@@ -20,7 +23,8 @@ mod fifo;
 mod handshake;
 
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -31,21 +35,29 @@ use self::api::actions::Action;
 use self::api::boot_source::BootSource;
 use self::api::drives::Drive;
 use self::api::logger::{Level, Logger};
+use self::api::snapshot_create::{SnapshotCreate, SnapshotType};
+use self::api::snapshot_load::{BackendType, MemoryBackend, SnapshotLoad, VsockOverride};
+use self::api::version::Version;
 use self::api::vsock::Vsock;
-use self::api::{Request, version};
+use self::api::{Request, version, vm};
 use self::client::Client;
 use self::fifo::Metrics;
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::error::VmmError;
-use crate::machine::{Accel, BackendKind, BootTimings, MachineConfig, Shutdown, VmmBinary};
+use crate::machine::{
+    Accel, BackendKind, BootTimings, MachineConfig, RestoreConfig, RestoreTimings, RootDrive, Shutdown,
+    Started, VmmBinary,
+};
 use crate::process::{VmmExit, VmmProcess};
+use crate::snapshot::{Draft, SnapshotFiles};
 use crate::state::VmDir;
-use crate::{arch, disks};
+use crate::{arch, disks, snapshot};
 
 /// Names in the machine's directory.
 const API_SOCKET: &str = "api.sock";
 const VSOCK_SOCKET: &str = "v.sock";
+const ROOT: &str = "rootfs.img";
 const LOG: &str = "log.fifo";
 const METRICS: &str = "metrics.fifo";
 
@@ -60,55 +72,129 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Lines of Firecracker's log that an error shows.
 const LOG_LINES: usize = 5;
 
+/// A Firecracker that takes requests, and has been told where log and metrics go.
+#[derive(Debug)]
+struct Firecracker {
+    process: VmmProcess,
+    client: Client,
+    version: Version,
+    log: Console,
+    metrics: Metrics,
+    /// From the process's start to its API.
+    vmm_spawn: Duration,
+    /// When that was there.
+    listening: Instant,
+}
+
+impl Firecracker {
+    /// Starts the process, which also inherits the descriptors of `inherit`, and waits for it.
+    async fn start(
+        vmm: &VmmBinary,
+        inherit: Vec<OwnedFd>,
+        keep_console: Option<&Path>,
+        dir: &mut VmDir,
+    ) -> Result<Self, VmmError> {
+        let log = fifo::create(&dir.path().join(LOG))?;
+        let metrics = fifo::create(&dir.path().join(METRICS))?;
+        let client = Client::new(dir.path().join(API_SOCKET));
+
+        let began = Instant::now();
+        let process = VmmProcess::spawn(command(vmm, dir), inherit, keep_console)?;
+        dir.record_process(process.pid())?;
+        or_death(&process, client.listening(START))
+            .await
+            .map_err(VmmError::at_start)?;
+        let listening = Instant::now();
+        let version = or_death(&process, introduce(&client, vmm))
+            .await
+            .map_err(VmmError::at_start)?;
+
+        // Firecracker has both open since it was told of them.
+        let log =
+            Console::capture(log, None).map_err(|error| VmmError::state("read", Path::new(LOG), error))?;
+        Ok(Self {
+            process,
+            client,
+            version,
+            log,
+            metrics: Metrics::read(metrics),
+            vmm_spawn: listening - began,
+            listening,
+        })
+    }
+
+    /// Sends requests in their order, up to a refusal.
+    async fn send_all(&self, requests: Vec<Request>) -> Result<(), VmmError> {
+        let sent = async {
+            for request in requests {
+                self.client.send(request).await?;
+            }
+            Ok(())
+        };
+        or_death(&self.process, sent).await
+    }
+
+    /// Sends a request that has to be answered by `deadline`.
+    async fn send_by(&self, request: Request, deadline: Instant) -> Result<(), VmmError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let sent = self.client.send_within(request, left);
+        or_death(&self.process, sent).await.map(drop)
+    }
+
+    async fn died(&self) -> VmmError {
+        let mut error = self.process.died().await;
+        if let VmmError::Died { stderr, .. } = &mut error {
+            stderr.extend(self.log.tail_lines(LOG_LINES));
+        }
+        error
+    }
+}
+
 /// A machine on Firecracker.
 // The order is that of release: the process first, its directory last.
 #[derive(Debug)]
 pub struct Vm {
-    process: VmmProcess,
-    client: Client,
-    log: Console,
-    metrics: Metrics,
-    timings: BootTimings,
+    firecracker: Firecracker,
+    started: Started,
+    draft: Option<Draft>,
     dir: VmDir,
 }
 
 impl Vm {
     pub(crate) async fn boot(vmm: &VmmBinary, mut config: MachineConfig) -> Result<Self, VmmError> {
         let scratch = disks::prepare(&config)?;
+        link_root(config.root.as_ref(), &config.dir)?;
+        let draft = config.snapshot_dir.as_deref().map(Draft::create).transpose()?;
         let requests = machine(&config, scratch.as_deref())?;
-        let log = fifo::create(&config.dir.path().join(LOG))?;
-        let metrics = fifo::create(&config.dir.path().join(METRICS))?;
-        let client = Client::new(config.dir.path().join(API_SOCKET));
-
-        let began = Instant::now();
-        let process = VmmProcess::spawn(
-            command(vmm, &config.dir),
-            Vec::new(),
-            config.keep_console.as_deref(),
-        )?;
-        config.dir.record_process(process.pid())?;
-        or_death(&process, client.listening(START))
-            .await
-            .map_err(VmmError::at_start)?;
-        let listening = Instant::now();
-        let configured = or_death(&process, configure(&client, vmm, requests)).await;
+        let keep_console = config.keep_console.as_deref();
+        let firecracker = Firecracker::start(vmm, Vec::new(), keep_console, &mut config.dir).await?;
+        let configured = firecracker.send_all(requests).await;
         configured.map_err(|error| with_kvm(error.at_start()))?;
         let timings = BootTimings {
-            vmm_spawn: listening - began,
-            configure: listening.elapsed(),
+            vmm_spawn: firecracker.vmm_spawn,
+            configure: firecracker.listening.elapsed(),
         };
-
-        // Firecracker has both open since it was configured.
-        let log =
-            Console::capture(log, None).map_err(|error| VmmError::state("read", Path::new(LOG), error))?;
         Ok(Self {
-            process,
-            client,
-            log,
-            metrics: Metrics::read(metrics),
-            timings,
+            firecracker,
+            started: Started::Booted(timings),
+            draft,
             dir: config.dir,
         })
+    }
+
+    pub(crate) async fn snapshot(mut self, deadline: Instant) -> Result<SnapshotFiles, VmmError> {
+        let draft = self.draft.take().ok_or_else(snapshot::not_meant)?;
+        let pause = vm::State::Paused.request();
+        let create = SnapshotCreate {
+            snapshot_type: SnapshotType::Full,
+            snapshot_path: utf8(draft.state())?,
+            mem_file_path: utf8(draft.memory())?,
+        };
+        self.firecracker.send_by(pause, deadline).await?;
+        self.firecracker.send_by(create.request(), deadline).await?;
+        self.firecracker.process.kill();
+        self.exited().await;
+        draft.complete(None).await
     }
 
     pub(crate) async fn connect(&self, port: u32, deadline: Instant) -> Result<Channel, VmmError> {
@@ -120,33 +206,29 @@ impl Vm {
     }
 
     pub(crate) fn console(&self) -> Console {
-        self.process.console()
+        self.firecracker.process.console()
     }
 
-    pub(crate) fn boot_timings(&self) -> BootTimings {
-        self.timings
+    pub(crate) fn started(&self) -> Started {
+        self.started
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
+        self.firecracker.process.pid()
     }
 
     pub(crate) async fn exited(&self) -> VmmExit {
-        self.process.exited().await
+        self.firecracker.process.exited().await
     }
 
     pub(crate) async fn failed(&self) -> VmmError {
-        let mut error = self.process.died().await;
-        if let VmmError::Died { stderr, .. } = &mut error {
-            stderr.extend(self.log.tail_lines(LOG_LINES));
-        }
-        error
+        self.firecracker.died().await
     }
 
     /// Firecracker's last metrics, as it documents them; it writes them once a minute.
     #[must_use]
     pub fn metrics(&self) -> Option<Value> {
-        self.metrics.last()
+        self.firecracker.metrics.last()
     }
 
     /// Has Firecracker write its metrics now.
@@ -154,10 +236,10 @@ impl Vm {
     /// # Errors
     /// [`VmmError::Refused`] or [`VmmError::Unanswered`].
     pub async fn flush_metrics(&self) -> Result<Value, VmmError> {
-        let next = self.metrics.next();
+        let next = self.firecracker.metrics.next();
         let request = Action::FlushMetrics.request();
         let name = request.to_string();
-        self.client.send(request).await?;
+        self.firecracker.client.send(request).await?;
         let unanswered = || VmmError::Unanswered {
             request: name,
             reason: "no metrics came".to_owned(),
@@ -168,24 +250,22 @@ impl Vm {
     /// The end of Firecracker's own log: warnings and errors.
     #[must_use]
     pub fn log(&self) -> Console {
-        self.log.clone()
+        self.firecracker.log.clone()
     }
 
     pub(crate) async fn shutdown(self) -> Shutdown {
         let began = Instant::now();
+        let Firecracker { process, client, .. } = &self.firecracker;
         let polite = async {
             // A refusal means a guest that is ending or has no keyboard; the wait tells which.
-            let _ = self
-                .client
-                .send_within(Action::SendCtrlAltDel.request(), POLITE)
-                .await;
-            self.process.exited().await
+            let _ = client.send_within(Action::SendCtrlAltDel.request(), POLITE).await;
+            process.exited().await
         };
         let (graceful, exit) = match timeout(POLITE, polite).await {
             Ok(exit) => (exit.code() == Some(0), exit),
             Err(_) => {
-                self.process.kill();
-                (false, self.process.exited().await)
+                process.kill();
+                (false, process.exited().await)
             }
         };
         Shutdown {
@@ -193,6 +273,73 @@ impl Vm {
             took: began.elapsed(),
             exit,
         }
+    }
+}
+
+/// A Firecracker that waits for a snapshot.
+// The order is that of release, as in `Vm`.
+#[derive(Debug)]
+pub struct Prespawned {
+    firecracker: Firecracker,
+    /// The snapshot's files, as Firecracker finds them: descriptors that it inherited.
+    memory: String,
+    state: String,
+    /// What errors call the state.
+    path: PathBuf,
+    dir: VmDir,
+}
+
+impl Prespawned {
+    pub(crate) async fn spawn(vmm: &VmmBinary, mut config: RestoreConfig) -> Result<Self, VmmError> {
+        let root = config.root.as_ref();
+        disks::prepare_disks(root, config.scratch.as_deref(), &config.dir)?;
+        link_root(root, &config.dir)?;
+        let files = [config.memory.share()?, config.state.share()?];
+        let [memory, state] = files
+            .each_ref()
+            .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let keep_console = config.keep_console.as_deref();
+        let firecracker = Firecracker::start(vmm, files.into(), keep_console, &mut config.dir).await?;
+        Ok(Self {
+            firecracker,
+            memory,
+            state,
+            path: config.state.path().to_owned(),
+            dir: config.dir,
+        })
+    }
+
+    pub(crate) async fn restore(self, deadline: Instant) -> Result<Vm, VmmError> {
+        let load = SnapshotLoad {
+            snapshot_path: &self.state,
+            mem_backend: MemoryBackend {
+                backend_type: BackendType::File,
+                backend_path: &self.memory,
+            },
+            resume_vm: true,
+            vsock_override: VsockOverride::for_version(self.firecracker.version, VSOCK_SOCKET),
+        };
+        let began = Instant::now();
+        let loaded = self.firecracker.send_by(load.request(), deadline).await;
+        loaded.map_err(|error| with_kvm(error).at_restore(&self.path))?;
+        let timings = RestoreTimings {
+            vmm_spawn: self.firecracker.vmm_spawn,
+            load: began.elapsed(),
+        };
+        Ok(Vm {
+            firecracker: self.firecracker,
+            started: Started::Restored(timings),
+            draft: None,
+            dir: self.dir,
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.firecracker.process.pid()
+    }
+
+    pub(crate) async fn failed(&self) -> VmmError {
+        self.firecracker.died().await
     }
 }
 
@@ -213,16 +360,6 @@ fn machine(config: &MachineConfig, scratch: Option<&Path>) -> Result<Vec<Request
     let initramfs = config.initramfs.as_deref().map(shared).transpose()?;
     let boot_args = arch::kernel_command_line(BackendKind::Firecracker, Accel::Kvm, None, config);
     let mut requests = vec![
-        Logger {
-            log_path: LOG,
-            level: Level::Warning,
-            show_level: true,
-        }
-        .request(),
-        api::metrics::Metrics {
-            metrics_path: METRICS,
-        }
-        .request(),
         api::machine_config::MachineConfig {
             vcpu_count: config.vcpus,
             mem_size_mib: config.memory_mib,
@@ -236,11 +373,10 @@ fn machine(config: &MachineConfig, scratch: Option<&Path>) -> Result<Vec<Request
         }
         .request(),
     ];
-    if let Some(root) = &config.root {
-        let path = shared(&root.path)?;
+    if config.root.is_some() {
         let drive = Drive {
             drive_id: "rootfs",
-            path_on_host: &path,
+            path_on_host: ROOT,
             is_root_device: true,
             is_read_only: true,
         };
@@ -267,6 +403,14 @@ fn machine(config: &MachineConfig, scratch: Option<&Path>) -> Result<Vec<Request
     Ok(requests)
 }
 
+/// Gives the root filesystem a name in the machine's directory. A snapshot remembers that name, wherever the file is by then.
+fn link_root(root: Option<&RootDrive>, dir: &VmDir) -> Result<(), VmmError> {
+    let Some(root) = root else { return Ok(()) };
+    let link = dir.path().join(ROOT);
+    let linked = std::path::absolute(&root.path).and_then(|path| std::os::unix::fs::symlink(path, &link));
+    linked.map_err(|error| VmmError::state("create", &link, error))
+}
+
 /// A file of the host's that several machines use: its path must not depend on a machine's directory.
 fn shared(path: &Path) -> Result<String, VmmError> {
     let path = std::path::absolute(path).map_err(|error| VmmError::state("find", path, error))?;
@@ -282,17 +426,24 @@ fn utf8(path: &Path) -> Result<&str, VmmError> {
     })
 }
 
-/// Checks the version and sends the requests, in their order.
-async fn configure(client: &Client, vmm: &VmmBinary, requests: Vec<Request>) -> Result<(), VmmError> {
+/// Checks the version, and says where log and metrics go.
+async fn introduce(client: &Client, vmm: &VmmBinary) -> Result<Version, VmmError> {
     let answer = client.send(version::request()).await?;
-    check_version(&vmm.path, &answer)?;
-    for request in requests {
-        client.send(request).await?;
-    }
-    Ok(())
+    let version = check_version(&vmm.path, &answer)?;
+    let log = Logger {
+        log_path: LOG,
+        level: Level::Warning,
+        show_level: true,
+    };
+    client.send(log.request()).await?;
+    let metrics = api::metrics::Metrics {
+        metrics_path: METRICS,
+    };
+    client.send(metrics.request()).await?;
+    Ok(version)
 }
 
-fn check_version(path: &Path, answer: &[u8]) -> Result<(), VmmError> {
+fn check_version(path: &Path, answer: &[u8]) -> Result<Version, VmmError> {
     let unsupported = |reason| VmmError::Unsupported {
         kind: BackendKind::Firecracker,
         path: path.to_owned(),
@@ -310,7 +461,7 @@ fn check_version(path: &Path, answer: &[u8]) -> Result<(), VmmError> {
     if version >= version::UNTRIED {
         tracing::warn!("Firecracker {major}.{minor}.{patch} is newer than any that was tried (1.7 to 1.16)");
     }
-    Ok(())
+    Ok(version)
 }
 
 /// Does `work` with a process that may end meanwhile, which then is the error.
@@ -331,12 +482,13 @@ async fn or_death<T>(
     }
 }
 
-/// Firecracker opens `/dev/kvm` when it starts the guest; that it could not is the host's matter, not the request's.
+/// Firecracker opens `/dev/kvm` when it makes the machine; that it could not is the host's matter, not the request's.
 fn with_kvm(error: VmmError) -> VmmError {
     let VmmError::Refused { request, fault } = &error else {
         return error;
     };
-    if *request != Action::InstanceStart.request().to_string() {
+    let start = Action::InstanceStart.request().to_string();
+    if *request != start && request != "PUT /snapshot/load" {
         return error;
     }
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {

@@ -8,14 +8,18 @@ use serde_json::json;
 
 use crate::arch;
 use crate::error::VmmError;
-use crate::machine::{Accel, MachineConfig};
+use crate::machine::{Accel, VmmBinary};
 
 /// The name of the serial port that the guest-runner looks for.
 const PORT: &str = "runner";
 /// Emulated code is kept up to so many MiB; QEMU's own default would be as much as a quarter of the host's memory.
 const TRANSLATION_CACHE_MIB: u32 = 128;
+/// The same for a clone, of which there are many, each with little to do. Half of it would be twice as slow.
+const CLONE_TRANSLATION_CACHE_MIB: u32 = 32;
+/// The first QEMU that opens memory read-only for a private mapping.
+const READ_ONLY_MEMORY: (u32, u32, u32) = (8, 2, 0);
 
-/// The descriptors that QEMU inherits.
+/// The descriptors that every QEMU inherits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wiring {
     /// Socket behind the virtio-serial port.
@@ -24,15 +28,41 @@ pub(super) struct Wiring {
     pub(super) qmp: RawFd,
 }
 
+/// What has to be the same when a snapshot is taken and when it is restored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hardware<'a> {
+    pub(super) vcpus: u8,
+    pub(super) memory_mib: u32,
+    pub(super) root: Option<&'a Path>,
+    pub(super) scratch: Option<&'a Path>,
+}
+
+/// Where the guest begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// At its kernel.
+    Kernel {
+        kernel: &'a Path,
+        initramfs: Option<&'a Path>,
+        command_line: &'a str,
+        /// The file that is the guest's memory, for a guest that is to be snapshotted.
+        memory: Option<&'a Path>,
+    },
+    /// Where a snapshot was taken. QEMU waits to be told where its state is.
+    Snapshot {
+        /// The guest's memory, inherited.
+        memory: RawFd,
+    },
+}
+
 /// The arguments after the program's name.
 ///
 /// # Errors
-/// [`VmmError::Config`] for a disk whose path is not UTF-8: QEMU takes it as JSON.
+/// [`VmmError::Config`] for a path that is not UTF-8 of a disk (QEMU takes it as JSON), or of the memory (an option).
 pub(super) fn arguments(
-    accel: Accel,
-    kernel_args: &str,
-    config: &MachineConfig,
-    scratch: Option<&Path>,
+    vmm: &VmmBinary,
+    start: Start<'_>,
+    hardware: Hardware<'_>,
     wiring: Wiring,
 ) -> Result<Vec<OsString>, VmmError> {
     let mut args = Arguments::default();
@@ -42,20 +72,30 @@ pub(super) fn arguments(
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
-    machine(&mut args, accel, config);
-    args.option("-kernel", &config.kernel);
-    if let Some(initramfs) = &config.initramfs {
-        args.option("-initrd", initramfs);
+    machine(&mut args, vmm, start, hardware)?;
+    match start {
+        Start::Kernel {
+            kernel,
+            initramfs,
+            command_line,
+            ..
+        } => {
+            args.option("-kernel", kernel);
+            if let Some(initramfs) = initramfs {
+                args.option("-initrd", initramfs);
+            }
+            args.option("-append", command_line);
+        }
+        Start::Snapshot { .. } => args.option("-incoming", "defer"),
     }
-    args.option("-append", kernel_args);
     args.option("-serial", "stdio");
     args.option("-chardev", format!("socket,id=qmp,fd={}", wiring.qmp));
     args.option("-mon", "chardev=qmp,mode=control");
     // The guest names disks in the order in which they come here.
-    if let Some(root) = &config.root {
-        disk(&mut args, "root", &root.path, true)?;
+    if let Some(root) = hardware.root {
+        disk(&mut args, "root", root, true)?;
     }
-    if let Some(scratch) = scratch {
+    if let Some(scratch) = hardware.scratch {
         disk(&mut args, "scratch", scratch, false)?;
     }
     args.option("-chardev", format!("socket,id=port,fd={}", wiring.port));
@@ -65,29 +105,67 @@ pub(super) fn arguments(
     Ok(args.0)
 }
 
-fn machine(args: &mut Arguments, accel: Accel, config: &MachineConfig) {
-    match accel {
+fn machine(
+    args: &mut Arguments,
+    vmm: &VmmBinary,
+    start: Start<'_>,
+    hardware: Hardware<'_>,
+) -> Result<(), VmmError> {
+    match vmm.accel {
         Accel::Kvm => {
             args.option("-accel", "kvm");
             args.option("-cpu", "host");
         }
         Accel::Tcg => {
-            args.option("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MIB}"));
+            let cache = match start {
+                Start::Kernel { .. } => TRANSLATION_CACHE_MIB,
+                Start::Snapshot { .. } => CLONE_TRANSLATION_CACHE_MIB,
+            };
+            args.option("-accel", format!("tcg,tb-size={cache}"));
             args.option("-cpu", arch::EMULATED_CPU);
         }
     }
-    args.option("-M", "microvm");
-    args.option("-smp", config.vcpus.to_string());
-    args.option("-m", format!("{}M", config.memory_mib));
+    let memory = memory(vmm, start, hardware.memory_mib)?;
+    args.option(
+        "-M",
+        if memory.is_some() {
+            "microvm,memory-backend=ram"
+        } else {
+            "microvm"
+        },
+    );
+    args.option("-smp", hardware.vcpus.to_string());
+    args.option("-m", format!("{}M", hardware.memory_mib));
+    if let Some(memory) = memory {
+        args.option("-object", memory);
+    }
+    Ok(())
+}
+
+/// The guest's memory as a file: shared, so that the file is the memory; private, so that it stays what it is.
+fn memory(vmm: &VmmBinary, start: Start<'_>, mib: u32) -> Result<Option<String>, VmmError> {
+    let (path, access) = match start {
+        Start::Kernel { memory: None, .. } => return Ok(None),
+        // In an option's value a comma is written twice.
+        Start::Kernel {
+            memory: Some(path), ..
+        } => (utf8(path)?.replace(',', ",,"), "share=on"),
+        Start::Snapshot { memory } => {
+            let access = if vmm.version >= READ_ONLY_MEMORY {
+                "share=off,readonly=on,rom=off"
+            } else {
+                "share=off"
+            };
+            (format!("/proc/self/fd/{memory}"), access)
+        }
+    };
+    Ok(Some(format!(
+        "memory-backend-file,id=ram,size={mib}M,mem-path={path},{access}"
+    )))
 }
 
 fn disk(args: &mut Arguments, name: &str, path: &Path, read_only: bool) -> Result<(), VmmError> {
-    let Some(filename) = path.to_str() else {
-        return Err(VmmError::Config(format!(
-            "the path {} is not UTF-8",
-            path.display()
-        )));
-    };
+    let filename = utf8(path)?;
     let node = json!({
         "driver": "raw", "node-name": name, "read-only": read_only,
         "file": { "driver": "file", "filename": filename },
@@ -97,6 +175,11 @@ fn disk(args: &mut Arguments, name: &str, path: &Path, read_only: bool) -> Resul
     let on_error = if read_only { "" } else { ",werror=enospc" };
     args.option("-device", format!("virtio-blk-device,drive={name}{on_error}"));
     Ok(())
+}
+
+fn utf8(path: &Path) -> Result<&str, VmmError> {
+    path.to_str()
+        .ok_or_else(|| VmmError::Config(format!("the path {} is not UTF-8", path.display())))
 }
 
 #[derive(Debug, Default)]
@@ -115,38 +198,33 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Filesystem, Init, RootDrive};
-    use crate::state::{RuntimeDir, VmId};
+    use crate::machine::BackendKind;
 
-    fn config(runtime: &RuntimeDir) -> MachineConfig {
-        MachineConfig {
-            dir: runtime.create(VmId::random().unwrap()).unwrap(),
-            kernel: "/k/vmlinux".into(),
-            initramfs: Some("/k/initramfs".into()),
-            root: Some(RootDrive {
-                path: "/t/a,b.squashfs".into(),
-                filesystem: Filesystem::Squashfs,
-                init: Init::Runner,
-            }),
-            scratch: Some("/t/scratch.ext4".into()),
-            vcpus: 2,
-            memory_mib: 512,
-            cid: 3,
-            extra_kernel_args: Vec::new(),
-            keep_console: None,
+    const WIRING: Wiring = Wiring { port: 7, qmp: 8 };
+
+    fn kernel(memory: Option<&Path>) -> Start<'_> {
+        Start::Kernel {
+            kernel: Path::new("/k/vmlinux"),
+            initramfs: Some(Path::new("/k/initramfs")),
+            command_line: "console=ttyS0",
+            memory,
         }
     }
 
-    fn lines(accel: Accel, config: &MachineConfig) -> String {
-        let wiring = Wiring { port: 7, qmp: 8 };
-        let args = arguments(
+    fn lines(accel: Accel, version: (u32, u32, u32), start: Start<'_>) -> String {
+        let vmm = VmmBinary {
+            kind: BackendKind::Qemu,
+            path: "/usr/bin/qemu".into(),
+            version,
             accel,
-            "console=ttyS0",
-            config,
-            Some(Path::new("/run/vm/scratch.ext4")),
-            wiring,
-        )
-        .unwrap();
+        };
+        let hardware = Hardware {
+            vcpus: 2,
+            memory_mib: 512,
+            root: Some(Path::new("/t/a,b.squashfs")),
+            scratch: Some(Path::new("/run/vm/scratch.ext4")),
+        };
+        let args = arguments(&vmm, start, hardware, WIRING).unwrap();
         let args: Vec<_> = args.iter().map(|arg| arg.to_str().unwrap()).collect();
         args.join("\n")
             .replace("\n-", "\n\n-")
@@ -157,10 +235,8 @@ mod tests {
 
     #[test]
     fn an_emulated_machine() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = config(&RuntimeDir::open(dir.path()).unwrap());
         assert_eq!(
-            lines(Accel::Tcg, &config),
+            lines(Accel::Tcg, (7, 2, 22), kernel(None)),
             r#"-nodefaults
 -no-user-config
 -no-reboot
@@ -188,23 +264,85 @@ mod tests {
         );
     }
 
+    /// The lines of the second that the first has not, after `+`; the other way round after `-`.
+    fn difference(first: &str, second: &str) -> Vec<String> {
+        let lacks = |text: &str, line: &str| !text.lines().any(|other| other == line);
+        let gone = first.lines().filter(|line| lacks(second, line));
+        let new = second.lines().filter(|line| lacks(first, line));
+        gone.map(|line| format!("- {line}"))
+            .chain(new.map(|line| format!("+ {line}")))
+            .collect()
+    }
+
+    #[test]
+    fn a_machine_to_be_snapshotted_has_its_memory_in_a_file() {
+        let plain = lines(Accel::Tcg, (7, 2, 22), kernel(None));
+        let source = lines(Accel::Tcg, (7, 2, 22), kernel(Some(Path::new("/s/a,b/memory"))));
+        assert_eq!(
+            difference(&plain, &source),
+            [
+                "- -M microvm",
+                "+ -M microvm,memory-backend=ram",
+                "+ -object memory-backend-file,id=ram,size=512M,mem-path=/s/a,,b/memory,share=on",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_clone_has_the_same_devices_and_boots_nothing() {
+        let source = lines(Accel::Tcg, (7, 2, 22), kernel(Some(Path::new("/s/memory"))));
+        let clone = lines(Accel::Tcg, (7, 2, 22), Start::Snapshot { memory: 9 });
+        assert_eq!(
+            difference(&source, &clone),
+            [
+                "- -accel tcg,tb-size=128",
+                "- -object memory-backend-file,id=ram,size=512M,mem-path=/s/memory,share=on",
+                "- -kernel /k/vmlinux",
+                "- -initrd /k/initramfs",
+                "- -append console=ttyS0",
+                "+ -accel tcg,tb-size=32",
+                "+ -object memory-backend-file,id=ram,size=512M,mem-path=/proc/self/fd/9,share=off",
+                "+ -incoming defer",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_newer_qemu_cannot_write_to_a_snapshot() {
+        let clone = lines(Accel::Kvm, (8, 2, 0), Start::Snapshot { memory: 9 });
+        assert!(
+            clone.contains("mem-path=/proc/self/fd/9,share=off,readonly=on,rom=off\n"),
+            "{clone}"
+        );
+    }
+
     #[test]
     fn a_machine_on_kvm_has_the_host_s_processor() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = config(&RuntimeDir::open(dir.path()).unwrap());
-        let lines = lines(Accel::Kvm, &config);
+        let lines = lines(Accel::Kvm, (7, 2, 22), kernel(None));
         assert!(lines.contains("-accel kvm\n-cpu host\n"), "{lines}");
     }
 
     #[test]
     fn a_machine_without_disks() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = MachineConfig {
-            root: None,
-            initramfs: None,
-            ..config(&RuntimeDir::open(dir.path()).unwrap())
+        let vmm = VmmBinary {
+            kind: BackendKind::Qemu,
+            path: "/usr/bin/qemu".into(),
+            version: (7, 2, 22),
+            accel: Accel::Tcg,
         };
-        let args = arguments(Accel::Tcg, "", &config, None, Wiring { port: 7, qmp: 8 }).unwrap();
+        let start = Start::Kernel {
+            kernel: Path::new("/k/vmlinux"),
+            initramfs: None,
+            command_line: "",
+            memory: None,
+        };
+        let hardware = Hardware {
+            vcpus: 1,
+            memory_mib: 128,
+            root: None,
+            scratch: None,
+        };
+        let args = arguments(&vmm, start, hardware, WIRING).unwrap();
         assert!(!args.iter().any(|arg| arg == "-blockdev" || arg == "-initrd"));
     }
 }

@@ -2,50 +2,146 @@
 //!
 //! ```text
 //! MachineConfig ─► args ─► qemu-system-x86_64 ── serial port (stdout) ─► Console
-//!                               │  ├─ virtio-serial port "runner" ◄─mux─► Port ◄─► Channel…
-//!                               │  └─ QMP: up? out of disk?
+//! RestoreConfig ─┘              │  ├─ virtio-serial port "runner" ◄─mux─► Port ◄─► Channel…
+//!                               │  ├─ QMP: up? migrate, migrate-incoming; out of disk?
+//!                               │  └─ memory: a file of its own, or a snapshot's, copy-on-write
 //!                               └─ virtio-blk: root (read-only), scratch
+//!
+//! snapshot:  Running ─ migrate, all but memory ─► a socket ─► `state`;  the memory file is `memory`;  SIGKILL ─► gone
+//! restore:   -incoming defer ─ capabilities ─► Prespawned ─ migrate-incoming ─► Running
 //! ```
 //!
-//! Everything QEMU needs is on its command line and in inherited descriptors: no socket has a name.
+//! Everything QEMU needs is on its command line and in descriptors that it inherits or is sent: no socket has a name.
 
 mod args;
 mod port;
 mod qmp;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{timeout, timeout_at};
 
-use self::args::Wiring;
+use self::args::{Hardware, Start, Wiring};
 use self::port::Port;
-use self::qmp::Monitor;
+use self::qmp::{Command, Monitor};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::error::VmmError;
-use crate::machine::{BackendKind, BootTimings, MachineConfig, Shutdown, VmmBinary};
-use crate::process::{VmmExit, VmmProcess};
+use crate::machine::{
+    BackendKind, BootTimings, MachineConfig, RestoreConfig, RestoreTimings, Shutdown, Started, VmmBinary,
+};
+use crate::process::{VmmExit, VmmProcess, without_huge_pages};
+use crate::snapshot::{Draft, SnapshotFiles};
 use crate::state::VmDir;
-use crate::{arch, disks};
+use crate::{arch, disks, snapshot};
 
 pub(crate) use self::port::MuxStream;
 
 /// How long QEMU may take to load kernel and initramfs and to take commands.
 const START: Duration = Duration::from_secs(20);
+/// The most bytes of a machine's state; some hundred thousand are usual.
+const MAX_STATE: u64 = 16 << 20;
+/// The port's first generation. A restored guest has seen it.
+const FIRST_GENERATION: u32 = 1;
 
-/// A machine on QEMU.
-// The order is that of release: the process, then what it was connected to, its directory last.
+/// A QEMU's process and what it is connected to.
+// The order is that of release.
 #[derive(Debug)]
-pub struct Vm {
+struct Qemu {
     process: VmmProcess,
     port: Port,
     monitor: Monitor,
-    timings: BootTimings,
+    /// When the process was started.
+    began: Instant,
+}
+
+impl Qemu {
+    /// Starts the process; it takes the `commands` as soon as it can. It also inherits the descriptors of `inherit`.
+    async fn start(
+        vmm: &VmmBinary,
+        (start, hardware): (Start<'_>, Hardware<'_>),
+        commands: &[Command],
+        mut inherit: Vec<OwnedFd>,
+        keep_console: Option<&Path>,
+        dir: &mut VmDir,
+    ) -> Result<Self, VmmError> {
+        let (port, their_port) = pair()?;
+        let (qmp, their_qmp) = pair()?;
+        let wiring = Wiring {
+            port: their_port.as_raw_fd(),
+            qmp: their_qmp.as_raw_fd(),
+        };
+        let mut process = Process::new(&vmm.path);
+        process.args(args::arguments(vmm, start, hardware, wiring)?);
+        let generation = match start {
+            Start::Kernel { .. } => FIRST_GENERATION,
+            Start::Snapshot { .. } => {
+                // There are many of these, each with little to do.
+                process.env("MALLOC_ARENA_MAX", "1");
+                without_huge_pages(&mut process);
+                later_generation()?
+            }
+        };
+        inherit.extend([their_port, their_qmp]);
+        // The guest may find its first bytes, and QEMU its commands, when they come up.
+        let port = Port::open(port, generation);
+        let mut monitor = Monitor::open(qmp);
+        monitor.send(commands).await?;
+
+        let began = Instant::now();
+        let process = VmmProcess::spawn(process, inherit, keep_console)?;
+        let qemu = Self {
+            process,
+            port,
+            monitor,
+            began,
+        };
+        dir.record_process(qemu.process.pid())?;
+        Ok(qemu)
+    }
+
+    /// Waits until the first `commands` have been answered. Gives how long it took from the start.
+    async fn up(&self, commands: usize) -> Result<Duration, VmmError> {
+        let up = timeout(START, self.or_death(self.monitor.answered(commands))).await;
+        let silent = |_| VmmError::Silent {
+            what: "QEMU",
+            after: START,
+        };
+        up.map_err(silent)?.map_err(VmmError::at_start)?;
+        Ok(self.began.elapsed())
+    }
+
+    /// Does `work` with a process that may end meanwhile, which then is the error.
+    async fn or_death<T>(&self, work: impl Future<Output = Result<T, VmmError>>) -> Result<T, VmmError> {
+        let done = tokio::select! {
+            done = work => done,
+            error = self.process.died() => Err(error),
+        };
+        match done {
+            // A monitor that breaks off is the sign of a QEMU that is about to say why.
+            Err(error @ VmmError::Interface { .. }) => {
+                Err(timeout(START, self.process.died()).await.unwrap_or(error))
+            }
+            done => done,
+        }
+    }
+}
+
+/// A machine on QEMU.
+// The order is that of release: the process and what it was connected to, its directory last.
+#[derive(Debug)]
+pub struct Vm {
+    qemu: Qemu,
+    started: Started,
+    draft: Option<Draft>,
     scratch: Option<PathBuf>,
     dir: VmDir,
 }
@@ -54,101 +150,266 @@ impl Vm {
     pub(crate) async fn boot(vmm: &VmmBinary, mut config: MachineConfig) -> Result<Self, VmmError> {
         let began = Instant::now();
         let scratch = disks::prepare(&config)?;
-        let (port, their_port) = pair()?;
-        let (qmp, their_qmp) = pair()?;
-        let wiring = Wiring {
-            port: their_port.as_raw_fd(),
-            qmp: their_qmp.as_raw_fd(),
+        let draft = config.snapshot_dir.as_deref().map(Draft::create).transpose()?;
+        let command_line = arch::kernel_command_line(BackendKind::Qemu, vmm.accel, arch::tsc_khz(), &config);
+        let start = Start::Kernel {
+            kernel: &config.kernel,
+            initramfs: config.initramfs.as_deref(),
+            command_line: &command_line,
+            memory: draft.as_ref().map(Draft::memory),
         };
-        let kernel_args = arch::kernel_command_line(BackendKind::Qemu, vmm.accel, arch::tsc_khz(), &config);
-        let mut command = Command::new(&vmm.path);
-        command.args(args::arguments(
-            vmm.accel,
-            &kernel_args,
-            &config,
-            scratch.as_deref(),
-            wiring,
-        )?);
-        let configured = Instant::now();
-
-        let process = VmmProcess::spawn(
-            command,
-            vec![their_port, their_qmp],
+        let hardware = Hardware {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+            root: config.root.as_ref().map(|root| root.path.as_path()),
+            scratch: scratch.as_deref(),
+        };
+        let configure = began.elapsed();
+        let qemu = Qemu::start(
+            vmm,
+            (start, hardware),
+            &[Command::begin()],
+            Vec::new(),
             config.keep_console.as_deref(),
-        )?;
-        config.dir.record_process(process.pid())?;
-        let port = Port::open(port);
-        let monitor = tokio::select! {
-            connected = timeout(START, Monitor::connect(qmp)) => {
-                connected.map_err(|_| VmmError::Silent { what: "QEMU", after: START })
-            }
-            error = process.died() => Err(error),
-        };
-        let monitor = match monitor {
-            Ok(Ok(monitor)) => monitor,
-            // A monitor that breaks off is the sign of a QEMU that is about to say why.
-            Ok(Err(error)) => return Err(timeout(START, process.died()).await.unwrap_or(error).at_start()),
-            Err(error) => return Err(error.at_start()),
-        };
-        let timings = BootTimings {
-            configure: configured - began,
-            vmm_spawn: configured.elapsed(),
-        };
+            &mut config.dir,
+        )
+        .await?;
+        let vmm_spawn = qemu.up(1).await?;
         Ok(Self {
-            process,
-            port,
-            monitor,
-            timings,
+            qemu,
+            started: Started::Booted(BootTimings { vmm_spawn, configure }),
+            draft,
             scratch,
             dir: config.dir,
         })
     }
 
+    pub(crate) async fn restore(
+        vmm: &VmmBinary,
+        config: RestoreConfig,
+        deadline: Instant,
+    ) -> Result<Self, VmmError> {
+        Prespawned::start(vmm, config).await?.restore(deadline).await
+    }
+
+    pub(crate) async fn snapshot(mut self, deadline: Instant) -> Result<SnapshotFiles, VmmError> {
+        let draft = self.draft.take().ok_or_else(snapshot::not_meant)?;
+        let asked = Instant::now();
+        let saved = timeout_at(deadline.into(), self.save()).await;
+        let state = saved.unwrap_or_else(|_| Err(overdue("migrate", asked)))?;
+        self.qemu.process.kill();
+        self.qemu.process.exited().await;
+        draft.complete(Some(state)).await
+    }
+
+    /// Stops the guest for good; gives its state without its memory. QEMU may not open files to write to, and we take no more
+    /// than [`MAX_STATE`] from it.
+    async fn save(&mut self) -> Result<Vec<u8>, VmmError> {
+        let (state, their_state) = pair()?;
+        let commands = [
+            Command::set_migration_capabilities(),
+            Command::name_descriptor("state"),
+            Command::migrate("fd:state"),
+        ];
+        self.qemu
+            .monitor
+            .send_with(&commands, their_state.as_fd())
+            .await?;
+        drop(their_state);
+        let saved = async { tokio::try_join!(read_state(state), self.qemu.monitor.migrated()) };
+        let (state, ()) = self.qemu.or_death(saved).await?;
+        Ok(state)
+    }
+
     pub(crate) async fn connect(&self, port: u32, deadline: Instant) -> Result<Channel, VmmError> {
-        match self.port.connect(port) {
+        match self.qemu.port.connect(port) {
             Ok(stream) => Ok(stream.into()),
-            Err(error) if self.port.is_open() => Err(error),
+            Err(error) if self.qemu.port.is_open() => Err(error),
             // The port ends with its VMM, or because of its guest; which of the two shows in a moment.
             Err(error) => Err(timeout_at(deadline.into(), self.failed()).await.unwrap_or(error)),
         }
     }
 
     pub(crate) fn console(&self) -> Console {
-        self.process.console()
+        self.qemu.process.console()
     }
 
-    pub(crate) fn boot_timings(&self) -> BootTimings {
-        self.timings
+    pub(crate) fn started(&self) -> Started {
+        self.started
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
+        self.qemu.process.pid()
     }
 
     pub(crate) async fn exited(&self) -> VmmExit {
-        self.process.exited().await
+        self.qemu.process.exited().await
     }
 
     pub(crate) async fn failed(&self) -> VmmError {
         tokio::select! {
-            error = self.process.died() => error,
-            () = self.monitor.out_of_disk() => {
+            error = self.qemu.process.died() => error,
+            () = self.qemu.monitor.out_of_disk() => {
                 VmmError::DiskFull(self.scratch.clone().unwrap_or_else(|| self.dir.path().to_owned()))
             }
-            error = self.port.broken() => error,
+            error = self.qemu.port.broken() => error,
         }
     }
 
     /// The machine is not used again, so there is nothing for QEMU to tidy up.
     pub(crate) async fn shutdown(self) -> Shutdown {
         let began = Instant::now();
-        self.process.kill();
-        let exit = self.process.exited().await;
+        self.qemu.process.kill();
+        let exit = self.qemu.process.exited().await;
         Shutdown {
             graceful: false,
             took: began.elapsed(),
             exit,
         }
+    }
+}
+
+/// A QEMU that waits for a machine's state.
+// The order is that of release, as in `Vm`.
+#[derive(Debug)]
+pub struct Prespawned {
+    qemu: Qemu,
+    /// How long it took to come up, once it has.
+    vmm_spawn: Option<Duration>,
+    /// Where QEMU finds the state.
+    uri: String,
+    /// What errors call it.
+    state: PathBuf,
+    scratch: Option<PathBuf>,
+    dir: VmDir,
+}
+
+impl Prespawned {
+    pub(crate) async fn spawn(vmm: &VmmBinary, config: RestoreConfig) -> Result<Self, VmmError> {
+        let mut spawned = Self::start(vmm, config).await?;
+        spawned.ready().await?;
+        Ok(spawned)
+    }
+
+    /// What is sent before the snapshot can be loaded.
+    fn preparation() -> [Command; 2] {
+        [Command::begin(), Command::set_migration_capabilities()]
+    }
+
+    /// Starts QEMU without waiting for it.
+    async fn start(vmm: &VmmBinary, mut config: RestoreConfig) -> Result<Self, VmmError> {
+        let root = config.root.as_ref();
+        let scratch = disks::prepare_disks(root, config.scratch.as_deref(), &config.dir)?;
+        let memory = config.memory.share()?;
+        let state = config.state.reopen()?;
+        let start = Start::Snapshot {
+            memory: memory.as_raw_fd(),
+        };
+        let hardware = Hardware {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+            root: root.map(|root| root.path.as_path()),
+            scratch: scratch.as_deref(),
+        };
+        let uri = format!("fd:{}", state.as_raw_fd());
+        let qemu = Qemu::start(
+            vmm,
+            (start, hardware),
+            &Self::preparation(),
+            vec![memory, state],
+            config.keep_console.as_deref(),
+            &mut config.dir,
+        )
+        .await?;
+        Ok(Self {
+            qemu,
+            vmm_spawn: None,
+            uri,
+            state: config.state.path().to_owned(),
+            scratch,
+            dir: config.dir,
+        })
+    }
+
+    /// Waits until QEMU takes commands. Gives how long that took when it came up.
+    async fn ready(&mut self) -> Result<Duration, VmmError> {
+        let vmm_spawn = match self.vmm_spawn {
+            Some(took) => took,
+            None => self.qemu.up(Self::preparation().len()).await?,
+        };
+        self.vmm_spawn = Some(vmm_spawn);
+        Ok(vmm_spawn)
+    }
+
+    pub(crate) async fn restore(mut self, deadline: Instant) -> Result<Vm, VmmError> {
+        let asked = Instant::now();
+        let loaded = timeout_at(deadline.into(), self.load()).await;
+        let timings = loaded.unwrap_or_else(|_| Err(overdue("migrate-incoming", asked)))?;
+        Ok(Vm {
+            qemu: self.qemu,
+            started: Started::Restored(timings),
+            draft: None,
+            scratch: self.scratch,
+            dir: self.dir,
+        })
+    }
+
+    async fn load(&mut self) -> Result<RestoreTimings, VmmError> {
+        let told = Instant::now();
+        let sent = self
+            .qemu
+            .monitor
+            .send(&[Command::migrate_incoming(&self.uri)])
+            .await;
+        // A QEMU that came to nothing says more than that it is gone.
+        let vmm_spawn = self.ready().await?;
+        let began = told.max(self.qemu.began + vmm_spawn);
+        let loaded = self.qemu.or_death(async {
+            sent?;
+            self.qemu.monitor.resumed().await
+        });
+        loaded.await.map_err(|error| error.at_restore(&self.state))?;
+        Ok(RestoreTimings {
+            vmm_spawn,
+            load: began.elapsed(),
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.qemu.process.pid()
+    }
+
+    pub(crate) async fn failed(&self) -> VmmError {
+        self.qemu.process.died().await
+    }
+}
+
+async fn read_state(from: UnixStream) -> Result<Vec<u8>, VmmError> {
+    let mut state = Vec::new();
+    let read = from.take(MAX_STATE + 1).read_to_end(&mut state).await;
+    let wrong = |source| VmmError::Interface {
+        what: "the machine's state",
+        source,
+    };
+    match read {
+        Ok(length) if length as u64 <= MAX_STATE => Ok(state),
+        Ok(_) => Err(wrong(io::ErrorKind::FileTooLarge.into())),
+        Err(error) => Err(wrong(error)),
+    }
+}
+
+/// A generation that no other machine made from the same snapshot is likely to have, nor the snapshot itself.
+fn later_generation() -> Result<u32, VmmError> {
+    let mut bytes = [0; 4];
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|errno| VmmError::state("read", Path::new("/dev/urandom"), errno))?;
+    Ok(u32::from_ne_bytes(bytes).max(FIRST_GENERATION + 1))
+}
+
+fn overdue(request: &str, since: Instant) -> VmmError {
+    VmmError::Unanswered {
+        request: request.to_owned(),
+        reason: format!("not done within {:.1} s", since.elapsed().as_secs_f64()),
     }
 }
 
@@ -194,6 +455,7 @@ mod tests {
             cid: 3,
             extra_kernel_args: Vec::new(),
             keep_console: None,
+            snapshot_dir: None,
         };
         let vmm = VmmBinary {
             kind: BackendKind::Qemu,

@@ -26,8 +26,6 @@ use crate::error::VmmError;
 
 /// Bytes taken from the socket at a time.
 const READ: usize = 64 << 10;
-/// The first guest of a port; a restored one would be the next.
-const GENERATION: u32 = 1;
 
 /// Our end of the port.
 #[derive(Debug)]
@@ -74,10 +72,11 @@ struct Stream {
 }
 
 impl Port {
-    /// Starts a new conversation on `socket`: whatever an earlier one left on the way is discarded.
-    pub(super) fn open(socket: UnixStream) -> Self {
+    /// Starts a new conversation on `socket`: whatever an earlier one left on the way is discarded. `generation` must be none
+    /// that the guest has seen: a restored one has seen that of the machine it was made from.
+    pub(super) fn open(socket: UnixStream, generation: u32) -> Self {
         let mut mux = Mux::new(Side::Host);
-        mux.restart(GENERATION);
+        mux.restart(generation);
         let state = State {
             mux,
             streams: HashMap::new(),
@@ -388,7 +387,7 @@ mod tests {
 
     fn port() -> (Port, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Port::open(ours), theirs)
+        (Port::open(ours, 1), theirs)
     }
 
     async fn exchange(mut stream: MuxStream, length: usize) {
