@@ -211,7 +211,8 @@ pub struct RestoreConfig {
     /// The machine's private directory; it is gone when the machine is.
     pub dir: VmDir,
     /// The guest's memory, mapped copy-on-write. QEMU before 8.2 opens it for writing, although it never writes to it: there
-    /// this process needs write permission on the file.
+    /// this process needs write permission on the file, and a QEMU that its guest has broken out of could change it for all
+    /// later clones. A sealed memfd is proof against that with every version.
     pub memory: SnapshotFile,
     /// Processors and devices.
     pub state: SnapshotFile,

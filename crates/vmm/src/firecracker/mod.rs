@@ -131,18 +131,25 @@ impl Firecracker {
             }
             Ok(())
         };
-        or_death(&self.process, sent).await
+        or_death(&self.process, sent)
+            .await
+            .map_err(|error| self.with_log(error))
     }
 
     /// Sends a request that has to be answered by `deadline`.
     async fn send_by(&self, request: Request, deadline: Instant) -> Result<(), VmmError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let sent = self.client.send_within(request, left);
-        or_death(&self.process, sent).await.map(drop)
+        let sent = or_death(&self.process, sent).await;
+        sent.map(drop).map_err(|error| self.with_log(error))
     }
 
     async fn died(&self) -> VmmError {
-        let mut error = self.process.died().await;
+        self.with_log(self.process.died().await)
+    }
+
+    /// Adds to the last words of a Firecracker those in its log.
+    fn with_log(&self, mut error: VmmError) -> VmmError {
         if let VmmError::Died { stderr, .. } = &mut error {
             stderr.extend(self.log.tail_lines(LOG_LINES));
         }

@@ -428,46 +428,182 @@ fn pair() -> Result<(UnixStream, OwnedFd), VmmError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::machine::Accel;
+    use crate::snapshot::SnapshotFile;
     use crate::state::{RuntimeDir, VmId};
+
+    const MIB: u32 = 128;
+    /// Speaks QMP on the descriptor that its arguments name, up to the point where it has a snapshot to load.
+    const UP_TO_THE_LOAD: &str = r#"#!/bin/bash
+[[ "$*" =~ id=qmp,fd=([0-9]+) ]] && eval "exec 3<&${BASH_REMATCH[1]} 4>&${BASH_REMATCH[1]}"
+echo '{"QMP": {}}' >&4
+for _ in capabilities migration-capabilities; do read -r _ <&3; echo '{"return": {}}' >&4; done
+read -r load <&3
+"#;
+
+    /// A QEMU that does what the script says, and a place for its machines.
+    struct Host {
+        vmm: VmmBinary,
+        runtime: RuntimeDir,
+        top: tempfile::TempDir,
+    }
+
+    impl Host {
+        fn new(script: &str) -> Self {
+            let top = tempfile::tempdir().unwrap();
+            let path = top.path().join("qemu");
+            fs::write(&path, script).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            let vmm = VmmBinary {
+                kind: BackendKind::Qemu,
+                path,
+                version: (7, 2, 0),
+                accel: Accel::Tcg,
+            };
+            let runtime = RuntimeDir::open(top.path().join("run")).unwrap();
+            Self { vmm, runtime, top }
+        }
+
+        fn dir(&self) -> VmDir {
+            self.runtime.create(VmId::random().unwrap()).unwrap()
+        }
+
+        fn clone_config(&self) -> RestoreConfig {
+            let file = |name, length| {
+                let path = self.top.path().join(name);
+                File::create(&path).unwrap().set_len(length).unwrap();
+                SnapshotFile::open(path).unwrap()
+            };
+            RestoreConfig {
+                dir: self.dir(),
+                memory: file("memory", u64::from(MIB) << 20),
+                state: file("state", 1),
+                root: None,
+                scratch: None,
+                vcpus: 1,
+                memory_mib: MIB,
+                keep_console: None,
+            }
+        }
+
+        /// Both ways to restore, which have to come to the same.
+        async fn restore_errors(&self, patience: Duration) -> [VmmError; 2] {
+            let at_once = Vm::restore(&self.vmm, self.clone_config(), Instant::now() + patience).await;
+            let at_once = at_once.unwrap_err();
+            let spawned = Prespawned::spawn(&self.vmm, self.clone_config()).await.unwrap();
+            let ahead = spawned.restore(Instant::now() + patience).await.unwrap_err();
+            self.is_clean();
+            [at_once, ahead]
+        }
+
+        fn is_clean(&self) {
+            let vms = fs::read_dir(self.runtime.path().join("vms")).unwrap();
+            assert_eq!(vms.count(), 0, "a machine's directory is left");
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn a_qemu_that_does_not_start_says_why_and_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let qemu = dir.path().join("qemu");
-        fs::write(&qemu, "#!/bin/sh\necho 'unsupported machine type' >&2\nexit 1\n").unwrap();
-        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
-        let kernel = dir.path().join("vmlinux");
+        let host = Host::new("#!/bin/sh\necho 'unsupported machine type' >&2\nexit 1\n");
+        let kernel = host.top.path().join("vmlinux");
         fs::write(&kernel, disks::tests::elf(200)).unwrap();
-        let runtime = RuntimeDir::open(dir.path().join("run")).unwrap();
+        let snapshot_dir = host.top.path().join("snapshot");
+        fs::create_dir(&snapshot_dir).unwrap();
         let config = MachineConfig {
-            dir: runtime.create(VmId::random().unwrap()).unwrap(),
+            dir: host.dir(),
             kernel,
             initramfs: None,
             root: None,
             scratch: None,
             vcpus: 1,
-            memory_mib: 128,
+            memory_mib: MIB,
             cid: 3,
             extra_kernel_args: Vec::new(),
             keep_console: None,
-            snapshot_dir: None,
+            snapshot_dir: Some(snapshot_dir.clone()),
         };
-        let vmm = VmmBinary {
-            kind: BackendKind::Qemu,
-            path: qemu,
-            version: (7, 2, 0),
-            accel: Accel::Tcg,
-        };
-        let error = Vm::boot(&vmm, config).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "The VMM did not start: exit status: 1: unsupported machine type"
+        let said = "The VMM did not start: exit status: 1: unsupported machine type";
+        let error = Vm::boot(&host.vmm, config).await.unwrap_err();
+        assert_eq!(error.to_string(), said);
+        assert_eq!(fs::read_dir(snapshot_dir).unwrap().count(), 0);
+        let error = Vm::restore(&host.vmm, host.clone_config(), Instant::now() + LONG).await;
+        assert_eq!(error.unwrap_err().to_string(), said);
+        host.is_clean();
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_loaded_from_an_inherited_descriptor() {
+        let script = r#"
+[[ $load =~ '"execute":"migrate-incoming","arguments":{"uri":"fd:'([0-9]+) ]] && [ -e /proc/self/fd/${BASH_REMATCH[1]} ] &&
+    echo '{"return": {}}' >&4 && echo '{"event": "RESUME"}' >&4
+read -r _ <&3
+"#;
+        let host = Host::new(&format!("{UP_TO_THE_LOAD}{script}"));
+        let vm = Vm::restore(&host.vmm, host.clone_config(), Instant::now() + LONG)
+            .await
+            .unwrap();
+        assert!(matches!(vm.started(), Started::Restored(_)));
+        let error = vm.snapshot(Instant::now() + LONG).await.unwrap_err();
+        assert!(matches!(error, VmmError::Config(_)), "{error}");
+        host.is_clean();
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_qemu_dies_of_is_refused_with_its_words() {
+        let script = "echo 'qemu: load of migration failed: Invalid argument' >&2; exit 1";
+        let host = Host::new(&format!("{UP_TO_THE_LOAD}{script}"));
+        for error in host.restore_errors(LONG).await {
+            let state = host.top.path().join("state");
+            let expected = format!(
+                "The snapshot file {} cannot be used: the VMM ended with exit status: 1: qemu: load of migration failed: \
+                 Invalid argument",
+                state.display()
+            );
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_command_is_the_snapshot_s_fault_too() {
+        let script = r#"echo '{"error": {"class": "GenericError", "desc": "not so"}}' >&4; read -r _ <&3"#;
+        let host = Host::new(&format!("{UP_TO_THE_LOAD}{script}"));
+        for error in host.restore_errors(LONG).await {
+            assert!(matches!(error, VmmError::Snapshot { .. }), "{error}");
+            assert!(error.to_string().ends_with("migrate-incoming: not so"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_load_that_is_not_done_by_its_deadline_is_given_up() {
+        let host = Host::new(&format!("{UP_TO_THE_LOAD}read -r _ <&3"));
+        for error in host.restore_errors(Duration::from_secs(2)).await {
+            assert!(matches!(error, VmmError::Unanswered { .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_killed_qemu_is_not_the_snapshot_s_fault() {
+        let host = Host::new(&format!("{UP_TO_THE_LOAD}kill -KILL $$"));
+        for error in host.restore_errors(LONG).await {
+            assert!(matches!(error, VmmError::Died { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_clone_s_generation_is_its_own() {
+        let generations: std::collections::BTreeSet<u32> =
+            (0..100).map(|_| later_generation().unwrap()).collect();
+        assert!(generations.len() > 90);
+        assert!(
+            generations
+                .iter()
+                .all(|generation| *generation > FIRST_GENERATION)
         );
-        assert_eq!(fs::read_dir(runtime.path().join("vms")).unwrap().count(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! A Firecracker that runs no guest: a process that only waits, and a server at the path of its API socket that takes what
 //! the published description allows, keeps the rules about the machine's state, and writes down every request.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -33,6 +34,8 @@ pub(crate) struct Faults {
     pub(crate) refuse: Option<(&'static str, &'static str)>,
     /// The guest does not react to Ctrl-Alt-Del.
     pub(crate) deaf: bool,
+    /// The request that is never answered.
+    pub(crate) silent: Option<&'static str>,
     /// There is no API socket.
     pub(crate) no_api: bool,
     /// The process, in place of the one that waits.
@@ -58,7 +61,10 @@ struct Shared {
 #[derive(Default)]
 struct Seen {
     requests: Vec<(String, Value)>,
+    /// What a snapshot remembers; empty until something is configured.
+    machine: BTreeMap<String, Value>,
     started: bool,
+    paused: bool,
     metrics: Option<File>,
     vsock: Option<AbortHandle>,
 }
@@ -124,6 +130,9 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>) {
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
+    if shared.faults.silent == Some(&format!("{} {}", head.method, head.uri.path())) {
+        std::future::pending::<()>().await;
+    }
     let (status, body) = match shared.take(head.method.as_str(), head.uri.path(), &body) {
         Ok(None) => (204, String::new()),
         Ok(Some(answer)) => (200, answer.to_string()),
@@ -152,6 +161,8 @@ impl Shared {
         match (path, &value["action_type"]) {
             ("/version", _) => return Ok(Some(json!({ "firecracker_version": self.version }))),
             ("/actions", Value::String(action)) => self.act(&mut seen, action)?,
+            ("/vm", _) if seen.started => seen.paused = value["state"] == "Paused",
+            ("/snapshot/create", _) if seen.paused => self.save(&seen, &value)?,
             _ if seen.started => {
                 return Err(
                     "The requested operation is not supported after starting the microVM.".to_owned(),
@@ -159,12 +170,58 @@ impl Shared {
             }
             ("/logger", _) => self.log(&value),
             ("/metrics", _) => seen.metrics = Some(self.fifo(&value["metrics_path"])),
+            ("/snapshot/load", _) => self.load(&mut seen, &value)?,
             ("/vsock", _) => seen.vsock = Some(self.listen(&value["uds_path"])),
-            ("/drives/rootfs" | "/drives/scratch", _) => self.open(&value["path_on_host"])?,
-            ("/boot-source", _) => self.open(&value["kernel_image_path"])?,
-            _ => {}
+            ("/drives/rootfs" | "/drives/scratch", _) => drop(self.open(&value["path_on_host"])?),
+            ("/boot-source", _) => drop(self.open(&value["kernel_image_path"])?),
+            ("/machine-config", _) => {}
+            _ => return Err("The requested operation is not supported in this state.".to_owned()),
+        }
+        if !["/logger", "/metrics"].contains(&path) {
+            seen.machine.insert(path.to_owned(), value);
         }
         Ok(None)
+    }
+
+    /// Writes memory, all of it, although only the last MiB is not zero, and the machine as its version has it.
+    fn save(&self, seen: &Seen, value: &Value) -> Result<(), String> {
+        let create = |field: &str| {
+            let path = self.dir.join(value[field].as_str().unwrap());
+            File::create(path).map_err(|error| format!("Cannot write {field}: {error}"))
+        };
+        let mib = seen.machine["/machine-config"]["mem_size_mib"].as_u64().unwrap();
+        let mut memory = create("mem_file_path")?;
+        for last in (1..=mib).map(|nth| nth == mib) {
+            memory.write_all(&vec![u8::from(last); 1 << 20]).unwrap();
+        }
+        let state = json!({ "version": self.version, "machine": seen.machine });
+        serde_json::to_writer(create("snapshot_path")?, &state).map_err(|error| error.to_string())
+    }
+
+    /// Makes the machine that a snapshot is of, in this machine's directory.
+    fn load(&self, seen: &mut Seen, value: &Value) -> Result<(), String> {
+        if !seen.machine.is_empty() {
+            return Err(
+                "Loading a microVM snapshot not allowed after configuring boot-specific resources."
+                    .to_owned(),
+            );
+        }
+        self.open(&value["mem_backend"]["backend_path"])?;
+        let state: Value = serde_json::from_reader(self.open(&value["snapshot_path"])?)
+            .map_err(|error| format!("Cannot deserialize the microVM state: {error}"))?;
+        if state["version"] != self.version {
+            return Err(format!("Invalid snapshot version: {}", state["version"]));
+        }
+        for drive in ["/drives/rootfs", "/drives/scratch"] {
+            self.open(&state["machine"][drive]["path_on_host"])?;
+        }
+        let socket = match &value["vsock_override"]["uds_path"] {
+            Value::Null => &state["machine"]["/vsock"]["uds_path"],
+            overridden => overridden,
+        };
+        seen.vsock = Some(self.listen(socket));
+        seen.started = value["resume_vm"] == true;
+        Ok(())
     }
 
     fn act(&self, seen: &mut Seen, action: &str) -> Result<(), String> {
@@ -182,12 +239,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Opens a file as Firecracker would, from its working directory.
-    fn open(&self, path: &Value) -> Result<(), String> {
-        let path = self.dir.join(path.as_str().unwrap());
-        File::open(&path)
-            .map(drop)
-            .map_err(|error| format!("{}: {error}", path.display()))
+    /// Opens a file as Firecracker would, from its working directory and with its descriptors.
+    fn open(&self, path: &Value) -> Result<File, String> {
+        let path = path.as_str().unwrap();
+        let path = match path.strip_prefix("/proc/self/") {
+            Some(rest) => Path::new("/proc").join(self.process().to_string()).join(rest),
+            None => self.dir.join(path),
+        };
+        File::open(&path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// The process that waits in Firecracker's place, as the machine's journal has it.
+    fn process(&self) -> u64 {
+        let journal = fs::read(self.dir.join("journal")).unwrap();
+        let journal: Value = serde_json::from_slice(&journal).unwrap();
+        journal["processes"][0]["pid"].as_u64().unwrap()
     }
 
     /// v1.7.0 opens a log without making it.

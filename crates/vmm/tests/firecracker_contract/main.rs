@@ -1,6 +1,7 @@
 //! What is sent to Firecracker, against what Firecracker publishes that it takes.
 
 mod fake;
+mod snapshot;
 mod spec;
 
 use std::fs;
