@@ -330,7 +330,8 @@ impl Machine {
     }
 
     /// Freezes the guest into `memory` and `state` in the directory that [`MachineConfig::snapshot_dir`] named, and ends the
-    /// machine. Connections to the guest should be closed before: what is under way on them is lost.
+    /// machine. Connections to the guest should be closed before: what is under way on them is lost. Half a second later the
+    /// guest has come to rest; what it still had to do, every clone would have to do again.
     ///
     /// # Errors
     /// [`VmmError::Config`] for a machine that was not made for it; [`VmmError::Refused`], [`VmmError::Died`],
