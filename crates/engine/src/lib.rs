@@ -11,6 +11,7 @@
 mod answer;
 mod conversation;
 mod error;
+pub mod pool;
 mod sandbox;
 mod shape;
 

@@ -1,0 +1,3 @@
+//! Machines restored ahead of demand. [`policy`] decides how many, of what, and when; it never acts itself.
+
+pub mod policy;
