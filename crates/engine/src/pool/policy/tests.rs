@@ -5,6 +5,8 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use super::*;
 
+mod properties;
+
 const MIB: u64 = 1 << 20;
 const VM: u64 = 20 * MIB;
 const VMM: u64 = 10 * MIB;
