@@ -19,6 +19,8 @@ mod files;
 mod guest;
 mod init;
 mod language;
+#[expect(dead_code, reason = "nothing is parked yet")]
+mod loaders;
 mod modules;
 mod outcome;
 mod output;
