@@ -1,0 +1,4 @@
+# The EXIT trap and the exit code.
+trap 'echo "trap $?"' EXIT
+echo before
+exit 3

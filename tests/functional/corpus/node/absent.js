@@ -1,0 +1,3 @@
+// A module that does not exist.
+console.log('before');
+require('absent');

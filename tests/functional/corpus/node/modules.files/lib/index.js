@@ -1,0 +1,1 @@
+module.exports = { up: require('../neighbour'), name: __filename };

@@ -1,0 +1,5 @@
+# The end by a signal.
+import os
+
+print("before")
+os.abort()

@@ -1,0 +1,2 @@
+print("neighbour is imported as", __name__, __file__)
+VALUE = 42

@@ -1,0 +1,3 @@
+at_exit { puts "never" }
+puts "before"
+exit! 3

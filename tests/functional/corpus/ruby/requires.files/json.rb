@@ -1,0 +1,1 @@
+puts "the json of the script"

@@ -1,0 +1,2 @@
+require_relative "../neighbour"
+puts "inner #{__dir__}"
