@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HostError;
 use crate::job::Language;
+use crate::limits;
 
 /// The version of the control protocol that this crate speaks.
 pub const VERSION: u32 = 1;
@@ -18,6 +19,10 @@ pub const VERSION: u32 = 1;
 pub enum ControlRequest {
     /// Who are you, and what can this guest do?
     Hello,
+    /// Start interpreters that wait for a job, before the machine is frozen.
+    Park(Park),
+    /// Become a machine of your own, after the machine was restored and before any job.
+    Identity(Identity),
     /// Sync and power off. Answered before it is done.
     Shutdown,
 }
@@ -29,10 +34,76 @@ pub enum ControlRequest {
 pub enum ControlResponse {
     /// To [`ControlRequest::Hello`].
     Hello(Hello),
+    /// To [`ControlRequest::Park`].
+    Parked(Parked),
+    /// To [`ControlRequest::Identity`].
+    Identity(Confirmed),
     /// To [`ControlRequest::Shutdown`].
     Shutdown,
     /// To anything that failed.
     Error(HostError),
+}
+
+/// Which interpreters are to wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Park {
+    /// How many of each language, at most [`limits::MAX_PARKED`].
+    pub languages: BTreeMap<Language, u8>,
+}
+
+/// Which interpreters wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Parked {
+    /// How many of each language, all of them together.
+    pub languages: BTreeMap<Language, u8>,
+    /// Why a language that was asked for has none: it starts a fresh process for each job.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<Language, String>,
+}
+
+/// What makes a clone of a frozen machine one of its own. All of it is new for each clone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Identity {
+    /// Random bytes for the kernel, base64; at least [`limits::MIN_ENTROPY`] and at most [`limits::MAX_ENTROPY`] of them.
+    pub entropy: String,
+    /// The time, in nanoseconds since 1970.
+    pub realtime_ns: u64,
+    /// 32 lower-case hexadecimal digits (machine-id(5)).
+    pub machine_id: String,
+    /// 1 to 63 lower-case letters, digits and `-`.
+    pub hostname: String,
+}
+
+impl Identity {
+    /// The random bytes, if all of it is in bounds.
+    #[must_use]
+    pub fn entropy_bytes(&self) -> Option<Vec<u8>> {
+        use base64::Engine as _;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(&self.entropy)
+            .ok()?;
+        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let host = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-');
+        let fits = (limits::MIN_ENTROPY..=limits::MAX_ENTROPY).contains(&bytes.len())
+            && self.machine_id.len() == 32
+            && self.machine_id.bytes().all(hexadecimal)
+            && (1..=63).contains(&self.hostname.len())
+            && self.hostname.bytes().all(host);
+        fits.then_some(bytes)
+    }
+}
+
+/// The guest has taken on its [`Identity`]: its kernel's random numbers are its own and its clock is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Confirmed {
+    /// The request's, to show which identity it is.
+    pub machine_id: String,
+    /// The guest's clock at this answer, in nanoseconds since 1970.
+    pub realtime_ns: u64,
 }
 
 /// What a guest is and can do.
@@ -45,7 +116,8 @@ pub struct Hello {
     pub runner_version: String,
     /// `uname -r`.
     pub kernel: String,
-    /// Optional parts of the job protocol that this runner knows: `stream`, `files`, `limits`, `base64`.
+    /// Optional parts of the job protocol that this runner knows: `stream`, `files`, `limits`, `base64`,
+    /// `park`.
     #[serde(default)]
     pub features: Vec<String>,
     /// The interpreter or compiler found for each language; a language that is absent cannot run here.

@@ -72,6 +72,7 @@ error_codes! {
     VmmDied = "vmm_died", "The virtual machine monitor ended in mid-run.", "see the host's kernel log for an out-of-memory kill";
     GuestSilent = "guest_silent", "The guest did not answer in time.", "look at the guest's console with --keep-console";
     GuestProtocol = "guest_protocol", "The guest sent something that is not the protocol.", "the guest may be compromised or the image too old; run `host-agent setup --force`";
+    ServiceMismatch = "service_mismatch", "The service cannot make the machine that the job insists on.", "run with --cold, which goes without the service";
     Cancelled = "cancelled", "The job was interrupted.", "run it again";
     Internal = "internal", "A fault of host-agent itself.", "please report it with the trace id";
     // The guest-runner.

@@ -107,6 +107,9 @@ pub struct JobRequest {
     /// Send [`Event`] frames before the response.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
+    /// Run in a new process even where an interpreter is parked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
 }
 
 /// See [`JobRequest::timeout`].
@@ -184,6 +187,7 @@ impl JobRequest {
             cwd: None,
             limits: JobLimits::default(),
             stream: false,
+            fresh: false,
         }
     }
 
@@ -337,7 +341,7 @@ pub struct Truncated {
 }
 
 /// Where the time of a job went, in milliseconds; a phase that did not happen is absent. The guest fills in the first
-/// three, the host the rest.
+/// four, the host the rest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timings {
@@ -350,6 +354,9 @@ pub struct Timings {
     /// Code started to last process gone, compilation included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<f64>,
+    /// Whether the code ran in an interpreter that was parked, or in a new process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<Interpreter>,
     /// How the machine came to be: `cold`, `restore` or `pool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -359,6 +366,12 @@ pub struct Timings {
     /// Telling the VMM what machine to make, up to its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configure: Option<f64>,
+    /// Loading a snapshot: VMM told to until it runs the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<f64>,
+    /// Making the restored machine one of its own: until the guest confirmed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<f64>,
     /// The guest's kernel: machine start to the first instruction of PID 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<f64>,
@@ -374,12 +387,26 @@ pub struct Timings {
     /// Request sent to response read, on the host's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execute: Option<f64>,
+    /// host-agent's own part where a machine was ready: request accepted to job sent, and answer received to response ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<f64>,
     /// Ending the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shutdown: Option<f64>,
     /// Request accepted to response ready (shutdown not counted).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<f64>,
+}
+
+/// What ran the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Interpreter {
+    /// One that was started before the machine was frozen.
+    Parked,
+    /// A new process.
+    Fresh,
 }
 
 /// A frame that comes before the response when the request said `"stream": true`. It is told from the response by its

@@ -43,3 +43,9 @@ pub const MAX_STREAM_DATA: usize = 16 << 10;
 pub const STREAM_WINDOW: usize = 64 << 10;
 /// What a stream of a serial port keeps of what is to be sent.
 pub const STREAM_BUFFER: usize = 64 << 10;
+/// The interpreters of one language that a guest keeps parked.
+pub const MAX_PARKED: u8 = 4;
+/// The least random bytes that make a clone's kernel its own: a whole seed of its generator.
+pub const MIN_ENTROPY: usize = 32;
+/// The most random bytes that an identity carries.
+pub const MAX_ENTROPY: usize = 512;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
-use protocol::control::{Boot, Confinement};
+use protocol::control::{Boot, Confinement, Confirmed, Identity, Park, Parked};
 use protocol::frame::{HEADER, decode_message, encode_message};
-use protocol::job::{Chunk, Clock, JobLimits, Timings, Truncated, Usage};
+use protocol::job::{Chunk, Clock, Interpreter, JobLimits, Timings, Truncated, Usage};
 use protocol::{
     ControlRequest, ControlResponse, ErrorCode, Event, FileSpec, Hello, HostError, JobRequest, JobResponse,
     Language, Termination,
@@ -62,12 +62,12 @@ fn request() -> impl Strategy<Value = JobRequest> {
         vec(text(), 0..4),
         btree_map(text(), text(), 0..4),
     );
-    let rest = (vec(file(), 0..4), of(text()), limits(), any::<bool>());
+    let rest = (vec(file(), 0..4), of(text()), limits(), any::<[bool; 2]>());
     (fixed, input, rest).prop_map(
         |(
             (trace_id, lang, code, timeout),
             (stdin, stdin_base64, args, env),
-            (files, cwd, limits, stream),
+            (files, cwd, limits, [stream, fresh]),
         )| {
             JobRequest {
                 trace_id,
@@ -82,6 +82,7 @@ fn request() -> impl Strategy<Value = JobRequest> {
                 cwd,
                 limits,
                 stream,
+                fresh,
             }
         },
     )
@@ -123,20 +124,27 @@ fn usage() -> impl Strategy<Value = Usage> {
 }
 
 fn timings() -> impl Strategy<Value = Timings> {
-    (prop::array::uniform12(of(number())), of(text())).prop_map(|(n, path)| Timings {
-        confine: n[0],
-        compile: n[1],
-        exec: n[2],
-        path,
-        vmm_spawn: n[3],
-        configure: n[4],
-        kernel: n[5],
-        init: n[6],
-        ready: n[7],
-        connect: n[8],
-        execute: n[9],
-        shutdown: n[10],
-        total: n[11],
+    let interpreter = of(prop_oneof![Just(Interpreter::Parked), Just(Interpreter::Fresh)]);
+    (prop::array::uniform15(of(number())), of(text()), interpreter).prop_map(|(n, path, interpreter)| {
+        Timings {
+            interpreter,
+            restore: n[12],
+            identity: n[13],
+            host: n[14],
+            confine: n[0],
+            compile: n[1],
+            exec: n[2],
+            path,
+            vmm_spawn: n[3],
+            configure: n[4],
+            kernel: n[5],
+            init: n[6],
+            ready: n[7],
+            connect: n[8],
+            execute: n[9],
+            shutdown: n[10],
+            total: n[11],
+        }
     })
 }
 
@@ -220,10 +228,36 @@ fn hello() -> impl Strategy<Value = Hello> {
     )
 }
 
+fn control_request() -> impl Strategy<Value = ControlRequest> {
+    prop_oneof![
+        Just(ControlRequest::Hello),
+        btree_map(language(), any::<u8>(), 0..4)
+            .prop_map(|languages| ControlRequest::Park(Park { languages })),
+        (text(), any::<u64>(), text(), text()).prop_map(|(entropy, realtime_ns, machine_id, hostname)| {
+            ControlRequest::Identity(Identity {
+                entropy,
+                realtime_ns,
+                machine_id,
+                hostname,
+            })
+        }),
+        Just(ControlRequest::Shutdown),
+    ]
+}
+
 fn control_response() -> impl Strategy<Value = ControlResponse> {
     prop_oneof![
         hello().prop_map(ControlResponse::Hello),
         Just(ControlResponse::Shutdown),
+        (
+            btree_map(language(), any::<u8>(), 0..4),
+            btree_map(language(), text(), 0..4)
+        )
+            .prop_map(|(languages, refused)| ControlResponse::Parked(Parked { languages, refused })),
+        (text(), any::<u64>()).prop_map(|(machine_id, realtime_ns)| ControlResponse::Identity(Confirmed {
+            machine_id,
+            realtime_ns
+        })),
         error().prop_map(ControlResponse::Error),
     ]
 }
@@ -245,7 +279,7 @@ fn add_unknown(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields.iter_mut() {
-                if !matches!(name.as_str(), "env" | "languages") {
+                if !matches!(name.as_str(), "env" | "languages" | "refused") {
                     add_unknown(field);
                 }
             }
@@ -279,6 +313,13 @@ proptest! {
         let value = serde_json::to_value(&message).unwrap();
         prop_assert!(value.get("event").is_some());
         prop_assert!(serde_json::from_value::<JobResponse>(value).is_err());
+    }
+
+    #[test]
+    fn control_requests_survive(message in control_request()) {
+        for other in there_and_back(&message) {
+            prop_assert_eq!(&other, &message);
+        }
     }
 
     #[test]
