@@ -1,7 +1,7 @@
 # Makes Ruby write at once, and parks it before its main script where the guest-runner asks for that.
 #
 # `-r` loads this file into every Ruby, parked or not. Ruby opens the main script *before* that, so a parked one was
-# started with an empty file there, and is given the job's when it is released. Everything that this file leaves behind
+# started with an empty line there, and is given the job's when it is released. Everything that this file leaves behind
 # would be seen by the job, so there is no constant, method or global variable here; what cannot be undone is in
 # docs/parking.md.
 

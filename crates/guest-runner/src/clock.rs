@@ -14,6 +14,11 @@ pub(crate) fn since_boot() -> f64 {
     read(ClockId::Boottime).as_secs_f64() * 1000.0
 }
 
+/// The time of day, in nanoseconds since 1970.
+pub(crate) fn realtime_ns() -> u64 {
+    u64::try_from(read(ClockId::Realtime).as_nanos()).unwrap_or(u64::MAX)
+}
+
 pub(crate) fn milliseconds(span: Duration) -> f64 {
     span.as_secs_f64() * 1000.0
 }

@@ -8,11 +8,12 @@ use protocol::control::{Boot, VERSION};
 use crate::clock;
 use crate::confine::{self, cgroup::Hierarchy};
 use crate::language;
+use crate::park::Parking;
 use crate::reap::Reaper;
 use crate::root::Root;
 
 /// The parts of the job protocol beyond its first four fields.
-const FEATURES: [&str; 4] = ["stream", "files", "limits", "base64"];
+const FEATURES: [&str; 5] = ["stream", "files", "limits", "base64", "park"];
 
 /// What the runner stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(crate) struct Guest {
     /// All of the guest's memory, in bytes.
     pub(crate) memory: u64,
     pub(crate) reaper: Reaper,
+    /// The interpreters that wait.
+    pub(crate) parking: Parking,
     /// What a shutdown ends.
     pub(crate) extent: Extent,
     /// How the guest came up, until it listened.
@@ -52,6 +55,7 @@ impl Guest {
             cgroups,
             memory: u64::from(memory.mem_unit) * memory.totalram,
             reaper,
+            parking: Parking::default(),
             extent,
             boot,
             jobs: AtomicU64::new(0),
@@ -72,7 +76,7 @@ impl Guest {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             features: FEATURES.map(str::to_owned).to_vec(),
             languages: language::find_all(self.root.programs()),
-            parked: Vec::new(),
+            parked: self.parking.counts().into_keys().collect(),
             confinement: confine::able(cgroups, self.root.is_overlay()),
             boot: Boot {
                 now: clock::since_boot(),

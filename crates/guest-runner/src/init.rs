@@ -131,7 +131,7 @@ fn run_jobs(parameters: Parameters, modules: Modules, mut boot: Boot) -> Result<
     // The initramfs can be no job's old root, because it cannot be left by pivot_root.
     make_directory(NEW_ROOT)?;
     attach("tmpfs", NEW_ROOT, MountFlags::NOSUID | MountFlags::NODEV)?;
-    for directory in ["lower", "scratch", "root-overlay"] {
+    for directory in ["lower", "scratch"] {
         make_directory(&format!("{NEW_ROOT}/{directory}"))?;
     }
     move_mount(LOWER)?;
@@ -195,7 +195,7 @@ fn become_system(parameters: &Parameters) -> Result<()> {
         await_device(device)?;
     }
     root::mount_scratch(parameters.scratch.as_deref(), Path::new("/scratch"))?;
-    root::mount_overlay(Path::new(LOWER), Path::new("/scratch"), Path::new(NEW_ROOT))?;
+    root::mount_overlay(LOWER, Some(Path::new("/scratch")), Path::new(NEW_ROOT))?;
     change_root()?;
     for init in INITS {
         let error = Command::new(init).exec();

@@ -8,15 +8,10 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, opena
 use serde::{Deserialize, Serialize};
 
 use crate::confine::namespaces::JOB_DIRECTORY;
+use crate::loaders::{self, Injection};
 
 /// Where programs are looked for, in this order; also the `PATH` of a job.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Makes Ruby write at once, as the others do: what a killed job printed would be lost otherwise.
-pub(crate) const RUBY_PRELUDE: (&str, &str) = (
-    "/usr/local/lib/guest-runner/sync.rb",
-    "$stdout.sync = $stderr.sync = true\n",
-);
 
 /// How to run one job's code: all paths are the job's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,11 +86,14 @@ fn how(language: Language, interpreter: String) -> Program {
             let compile = [&interpreter, "--edition=2021", "-o", &binary, "main.rs"];
             (Some(compile.map(str::to_owned).to_vec()), vec![binary])
         }
-        Language::Ruby => (
-            None,
-            vec![interpreter, format!("-r{}", RUBY_PRELUDE.0), source.clone()],
-        ),
-        Language::Python | Language::Bash | Language::Node => (None, vec![interpreter, source.clone()]),
+        Language::Python | Language::Bash | Language::Node | Language::Ruby => {
+            let loader = match loaders::injection(language) {
+                Some(Injection::Argument(argument)) => Some(argument.to_owned()),
+                _ => None,
+            };
+            let run = [interpreter].into_iter().chain(loader).chain([source.clone()]);
+            (None, run.collect())
+        }
     };
     Program { source, compile, run }
 }

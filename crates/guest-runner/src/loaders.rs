@@ -8,9 +8,17 @@
 //!
 //! The message is the length of what follows in decimal, a line feed, and strings that end with NUL: a seed of 64
 //! hexadecimal digits, the working directory, the number of arguments, the arguments, the number of environment entries,
-//! the entries. A loader that fails ends its process with [`FAILED`], and no code has run.
+//! the entries. A loader that fails ends its process with 70, and no code has run.
+
+use std::fs;
+use std::os::fd::RawFd;
+use std::path::Path;
 
 use protocol::Language;
+
+use crate::confine::namespaces::JOB_DIRECTORY;
+use crate::failure::{Doing as _, Result};
+use crate::files;
 
 /// Where the guest has the loaders.
 pub(crate) const DIRECTORY: &str = "/usr/local/lib/guest-runner";
@@ -18,8 +26,18 @@ pub(crate) const DIRECTORY: &str = "/usr/local/lib/guest-runner";
 /// The environment variable that makes a loader park its interpreter; its value is the descriptor that they talk over.
 pub(crate) const PARK: &str = "GUEST_RUNNER_PARK";
 
+/// That descriptor's number: far above what code would notice.
+pub(crate) const SOCKET: RawFd = 900;
+
+/// What a loader says when its interpreter waits.
+pub(crate) const PARKED: u8 = b'P';
+
+/// What a loader says when its interpreter has been made different from any clone's, and the code is next.
+pub(crate) const READY: u8 = b'R';
+
 /// The exit code of an interpreter that was not released.
-pub(crate) const FAILED: i32 = 70;
+#[cfg(test)]
+const FAILED: i32 = 70;
 
 /// A file that the guest needs below [`DIRECTORY`].
 #[derive(Debug)]
@@ -63,7 +81,7 @@ pub(crate) const ALL: &[Loader] = &[
 pub(crate) enum Injection {
     /// By this environment variable and value, in a parked process only.
     Variable(&'static str, &'static str),
-    /// By this argument before the main script, in every process. The main script must exist then, and may be empty: it
+    /// By this argument before the main script, in every process. The main script must exist then, with an empty line: it
     /// is opened first, and again when the process is released.
     Argument(&'static str),
 }
@@ -175,6 +193,49 @@ fn is_shell_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// Puts the loaders where they belong in a root.
+pub(crate) fn install(root: &Path) -> Result<()> {
+    let directory = root.join(DIRECTORY.trim_start_matches('/'));
+    for loader in ALL {
+        let path = directory.join(loader.path);
+        files::write(&path, loader.content, loader.mode).doing(|| format!("write {}", path.display()))?;
+    }
+    // Ruby's main script has to be there before any job is. One that is at its end from the start would stay so.
+    let script = root.join(JOB_DIRECTORY.trim_start_matches('/')).join("main.rb");
+    fs::write(&script, "\n").doing(|| format!("write {}", script.display()))
+}
+
+/// What is in the environment of an interpreter of `language` that is to wait, besides the default; none where there is
+/// no loader.
+pub(crate) fn environment(language: Language) -> Option<Vec<(String, String)>> {
+    let variable = match injection(language)? {
+        Injection::Variable(name, value) => Some((name.to_owned(), value.to_owned())),
+        Injection::Argument(_) => None,
+    };
+    let park = (PARK.to_owned(), SOCKET.to_string());
+    Some(variable.into_iter().chain([park]).collect())
+}
+
+/// The message that releases an interpreter.
+pub(crate) fn message(
+    seed: [u8; 32],
+    directory: &str,
+    arguments: &[String],
+    environment: &[String],
+) -> Vec<u8> {
+    let seed: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (arguments_count, environment_count) = (arguments.len().to_string(), environment.len().to_string());
+    let fields = [seed.as_str(), directory, &arguments_count]
+        .into_iter()
+        .chain(arguments.iter().map(String::as_str))
+        .chain([environment_count.as_str()])
+        .chain(environment.iter().map(String::as_str));
+    let body: Vec<u8> = fields.flat_map(|field| field.bytes().chain([0])).collect();
+    let mut message = format!("{}\n", body.len()).into_bytes();
+    message.extend(body);
+    message
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +279,13 @@ mod tests {
         assert!(has(b"napi_register_module_v1\0") && has(b"RAND_add\0"));
         assert!(!has(b"libc.so") && !has(b"GLIBC_"));
         assert!(addon.len() < 32 << 10, "{} bytes", addon.len());
+    }
+
+    #[test]
+    fn a_message_counts_its_bytes() {
+        let message = message([0xab; 32], "/job", &["é".to_owned()], &["A=1".to_owned()]);
+        let text = format!("{}\0/job\01\0é\01\0A=1\0", "ab".repeat(32));
+        assert_eq!(message, format!("{}\n{text}", text.len()).into_bytes());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! other two start for every job. Threads, no async runtime: a guest has few connections, and each has its own.
 
 mod clock;
+mod clone;
 mod cmdline;
 mod confine;
 mod connection;
@@ -19,11 +20,12 @@ mod files;
 mod guest;
 mod init;
 mod language;
-#[expect(dead_code, reason = "nothing is parked yet")]
+mod launch;
 mod loaders;
 mod modules;
 mod outcome;
 mod output;
+mod park;
 mod power;
 mod reap;
 mod root;

@@ -2,28 +2,36 @@
 //! never paid for.
 //!
 //! ```text
-//! PID 1      /lower (root drive, read-only) + /scratch (scratch drive) ──overlay──► /root-overlay, a job's root
+//! PID 1      /lower (root drive, read-only) + /layer (the runner's own files) ──overlay──► /root-waiting, without a job
+//!            … + /scratch (scratch drive) ──overlay──► /root-overlay, a job's root
 //! --listen   the system's own root
 //! ```
+//!
+//! An interpreter that waits for its job has the first of the two roots: the scratch drive is mounted only after the machine
+//! was restored, so that no frozen machine holds it open. What both roots contain is the same.
 
 use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfs, fstatvfs, openat, statfs};
 use rustix::mount::{MountFlags, mount};
 
 use crate::confine::identity::User;
-use crate::confine::namespaces::JOB_DIRECTORY;
-use crate::failure::{Doing as _, Result};
+use crate::confine::namespaces::{JOB_DIRECTORY, Own};
+use crate::failure::{Doing as _, Failure, Result};
+use crate::loaders;
 use crate::modules::Modules;
 
 /// Where PID 1 mounts the root drive.
 pub(crate) const LOWER: &str = "/lower";
 const SCRATCH: &str = "/scratch";
 const OVERLAY: &str = "/root-overlay";
+const WAITING: &str = "/root-waiting";
+const LAYER: &str = "/layer";
+const MACHINE_ID: &str = "etc/machine-id";
 /// Where a service keeps the directories of jobs.
 const SERVICE_SCRATCH: &str = "/var/lib/guest-runner";
 
@@ -41,7 +49,17 @@ pub(crate) enum Source {
 /// The root, once it is needed.
 pub(crate) struct Root {
     source: Source,
-    prepared: Mutex<Option<Prepared>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    prepared: Option<Prepared>,
+    /// The user of the jobs, once the layer of the runner's own files is there.
+    layer: Option<User>,
+    /// The root without a job is mounted.
+    waiting: bool,
+    machine_id: Option<String>,
 }
 
 /// A root that is ready for jobs.
@@ -57,7 +75,7 @@ impl Root {
     pub(crate) fn new(source: Source) -> Self {
         Self {
             source,
-            prepared: Mutex::new(None),
+            state: Mutex::default(),
         }
     }
 
@@ -80,37 +98,109 @@ impl Root {
 
     /// The root, made on the first call. A failure is not kept: the next job tries again.
     pub(crate) fn prepare(&self) -> Result<Prepared> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = &*prepared {
+        let mut state = self.lock();
+        if let Some(prepared) = &state.prepared {
             return Ok(prepared.clone());
         }
         let fresh = match &self.source {
-            Source::Drives { scratch, modules } => from_drives(scratch.as_deref(), modules)?,
-            Source::System => from_system()?,
+            Source::Drives { scratch, modules } => {
+                let user = state.layer(modules)?;
+                mount_scratch(scratch.as_deref(), Path::new(SCRATCH))?;
+                let lower = format!("{LAYER}:{LOWER}");
+                mount_overlay(&lower, Some(Path::new(SCRATCH)), Path::new(OVERLAY))?;
+                write_machine_id(state.machine_id.as_deref())?;
+                prepared(Some(Path::new(OVERLAY)), user, Path::new(SCRATCH))?
+            }
+            Source::System => {
+                let root = Path::new("/");
+                prepared(None, furnish(root, root)?, Path::new(SERVICE_SCRATCH))?
+            }
         };
-        Ok(prepared.insert(fresh).clone())
+        Ok(state.prepared.insert(fresh).clone())
+    }
+
+    /// The root of interpreters that wait for a job, and the user that jobs run as.
+    pub(crate) fn waiting(&self) -> Result<(PathBuf, User)> {
+        let mut state = self.lock();
+        let Source::Drives { modules, .. } = &self.source else {
+            return Err(Failure::new(
+                "park an interpreter",
+                "the runner is not PID 1 of this guest",
+            ));
+        };
+        let user = state.layer(modules)?;
+        if !state.waiting {
+            mount_overlay(&format!("{LAYER}:{LOWER}"), None, Path::new(WAITING))?;
+            state.waiting = true;
+        }
+        Ok((WAITING.into(), user))
+    }
+
+    /// Whether interpreters wait here that a machine without an identity of its own must not release: it may be one of
+    /// many clones.
+    pub(crate) fn lacks_identity(&self) -> bool {
+        let state = self.lock();
+        state.waiting && state.machine_id.is_none()
+    }
+
+    /// Takes the id that jobs are to see in `/etc/machine-id`; false when there is another already.
+    pub(crate) fn adopt_machine_id(&self, id: &str) -> bool {
+        let mut state = self.lock();
+        match &state.machine_id {
+            Some(known) => known == id,
+            None => {
+                state.machine_id = Some(id.to_owned());
+                state.prepared.is_none()
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn from_drives(device: Option<&Path>, modules: &Modules) -> Result<Prepared> {
-    modules.load(&["ext4", "overlay"])?;
-    mount_scratch(device, Path::new(SCRATCH))?;
-    mount_overlay(Path::new(LOWER), Path::new(SCRATCH), Path::new(OVERLAY))?;
-    prepared(Some(Path::new(OVERLAY)), Path::new(SCRATCH))
+impl State {
+    /// Makes the layer of the runner's own files on the first call, and loads what is needed for any root.
+    fn layer(&mut self, modules: &Modules) -> Result<User> {
+        if let Some(user) = &self.layer {
+            return Ok(user.clone());
+        }
+        modules.load(&["ext4", "overlay"])?;
+        let user = furnish(Path::new(LOWER), Path::new(LAYER))?;
+        Ok(self.layer.insert(user).clone())
+    }
 }
 
-fn from_system() -> Result<Prepared> {
-    fs::create_dir_all(SERVICE_SCRATCH).doing(|| format!("make {SERVICE_SCRATCH}"))?;
-    prepared(None, Path::new(SERVICE_SCRATCH))
+/// Puts what jobs need besides the root filesystem at `lower` over it, to `upper`: a user, their directory, loaders.
+fn furnish(lower: &Path, upper: &Path) -> Result<User> {
+    make(&upper.join(JOB_DIRECTORY.trim_start_matches('/')), 0o755)?;
+    loaders::install(upper)?;
+    User::ensure(lower, upper)
 }
 
-fn prepared(mount: Option<&Path>, scratch: &Path) -> Result<Prepared> {
-    let root = mount.unwrap_or(Path::new("/"));
-    make(&root.join(JOB_DIRECTORY.trim_start_matches('/')), 0o755)?;
+/// Writes the id of a clone; a machine that was booted has a random one.
+fn write_machine_id(id: Option<&str>) -> Result<()> {
+    let path = Path::new(OVERLAY).join(MACHINE_ID);
+    let write = || {
+        let mut random = [0; 16];
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => {
+                rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+                format!("{:032x}", u128::from_ne_bytes(random))
+            }
+        };
+        fs::write(&path, id + "\n")
+    };
+    write().doing(|| format!("write {}", path.display()))
+}
+
+fn prepared(mount: Option<&Path>, user: User, scratch: &Path) -> Result<Prepared> {
     make(&scratch.join("jobs"), 0o711)?;
     Ok(Prepared {
         mount: mount.map(Path::to_owned),
-        user: User::ensure(root)?,
+        user,
         scratch: scratch.to_owned(),
     })
 }
@@ -125,17 +215,17 @@ pub(crate) fn mount_scratch(device: Option<&Path>, target: &Path) -> Result<()> 
     .doing(|| format!("mount the scratch disk on {}", target.display()))
 }
 
-/// Mounts `lower` with everything written to `scratch` on `target`.
-pub(crate) fn mount_overlay(lower: &Path, scratch: &Path, target: &Path) -> Result<()> {
-    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
-    make(&upper, 0o755)?;
-    make(&work, 0o700)?;
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.display(),
-        upper.display(),
-        work.display()
-    );
+/// Mounts the layers at `lower`, the uppermost first, on `target`, with everything written to `scratch`; read-only
+/// without one.
+pub(crate) fn mount_overlay(lower: &str, scratch: Option<&Path>, target: &Path) -> Result<()> {
+    make(target, 0o755)?;
+    let mut options = format!("lowerdir={lower}");
+    if let Some(scratch) = scratch {
+        let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+        make(&upper, 0o755)?;
+        make(&work, 0o700)?;
+        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+    }
     let attempt = |options: &str| {
         let options = std::ffi::CString::new(options).unwrap_or_default();
         mount(
@@ -165,10 +255,11 @@ impl Prepared {
         .doing(|| format!("open {}", self.scratch.display()))?;
         make(&base, 0o711)?;
         let directories = JobDirectories { base, scratch };
-        make(&directories.job(), 0o755)?;
-        make(&directories.tmp(), 0o1777)?;
+        let own = directories.own();
+        make(&own.job, 0o755)?;
+        make(&own.tmp, 0o1777)?;
         let (uid, gid) = (self.user.uid, self.user.gid);
-        chown(directories.job(), Some(uid), Some(gid)).doing(|| "give the job its directory".to_owned())?;
+        chown(own.job, Some(uid), Some(gid)).doing(|| "give the job its directory".to_owned())?;
         Ok(directories)
     }
 }
@@ -180,12 +271,11 @@ pub(crate) struct JobDirectories {
 }
 
 impl JobDirectories {
-    pub(crate) fn job(&self) -> PathBuf {
-        self.base.join("job")
-    }
-
-    pub(crate) fn tmp(&self) -> PathBuf {
-        self.base.join("tmp")
+    pub(crate) fn own(&self) -> Own {
+        Own {
+            job: self.base.join("job"),
+            tmp: self.base.join("tmp"),
+        }
     }
 
     /// Whether the disk that the job writes to has no room left.
@@ -196,7 +286,8 @@ impl JobDirectories {
 
 impl Drop for JobDirectories {
     fn drop(&mut self) {
-        for directory in [self.job(), self.tmp(), self.base.clone()] {
+        let own = self.own();
+        for directory in [&own.job, &own.tmp, &self.base] {
             let _ = fs::remove_dir(directory);
         }
     }

@@ -1,9 +1,9 @@
 //! One job, from a request that was checked to its response.
 //!
 //! ```text
-//! request ─► limits, cgroup, directories ─► stage ──► watch: output, time, disk, processes, client ─► verdict
-//!                                             ▲                 │ the first limit that is hit
-//!                                             └──── kill ◄──────┘
+//! request ─► limits, directories ─► stage, new or waiting ──► watch: output, time, disk, processes, client ─► verdict
+//!                                          ▲                       │ the first limit that is hit
+//!                                          └──────── kill ◄────────┘
 //! ```
 //!
 //! The thread that serves the client's connection does all of it in one poll loop. A client that reads slowly slows the
@@ -11,34 +11,31 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::Shutdown;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 
-use protocol::frame::{FrameDecoder, decode_message, encode, encode_message};
-use protocol::job::{Clock, Timings, Truncated, Usage};
+use protocol::frame::{FrameDecoder, decode_message};
+use protocol::job::{Clock, Interpreter, Timings, Truncated, Usage};
 use protocol::limits::MAX_TIMEOUT;
 use protocol::{ErrorCode, Event, FileSpec, HostError, JobRequest, JobResponse, Termination};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_setfl};
 
 use crate::clock::{self, milliseconds};
 use crate::confine::cgroup::{self, Cgroup};
-use crate::confine::namespaces::View;
+use crate::confine::namespaces::{Trees, View};
 use crate::confine::rlimits::Rlimits;
 use crate::confine::{self, Limits};
 use crate::connection::Connection;
 use crate::failure::Doing as _;
 use crate::guest::Guest;
 use crate::language;
+use crate::launch::Stage;
 use crate::outcome::{Exit, Kill, Seen, verdict};
 use crate::output::{Capture, Splitter};
-use crate::reap::Process;
-use crate::root::JobDirectories;
-use crate::stage::{self, End, Report, Setup};
+use crate::park::Parked;
+use crate::root::{JobDirectories, Prepared};
+use crate::stage::{End, Lease, Report, Setup};
 
 /// How long everything before the code's start may take.
 const PREPARATION: Duration = Duration::from_secs(60);
@@ -48,8 +45,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(40);
 /// How long the stage may clean up after its last report.
 const CLEANING: Duration = Duration::from_secs(30);
-/// How long writing a job's set-up to its stage may block.
-const HAND_OVER: Duration = Duration::from_secs(30);
 /// Events that a client has not read beyond this stop the reading of output.
 const MOST_UNREAD: usize = 256 << 10;
 
@@ -66,32 +61,28 @@ pub(crate) fn run(
     payload: &[u8],
     received: Duration,
 ) -> Result<Finished, HostError> {
-    let program = language::program(guest.root.programs(), job.lang)?;
+    if guest.root.lacks_identity() {
+        return Err(HostError::new(
+            ErrorCode::ConfineFailed,
+            "the guest was prepared to be cloned, and has not been given an identity",
+        ));
+    }
     let limits = Limits::decide(&job.limits, guest.cgroups.is_ok(), guest.memory)?;
     let root = guest.root.prepare()?;
-    let cgroup = guest
-        .cgroups
-        .as_ref()
-        .ok()
-        .map(|groups| groups.create(&limits))
-        .transpose()?;
     let directories = root.directories(guest.next_job())?;
-    let setup = Setup {
-        view: View {
-            root: root.mount.clone(),
-            job: directories.job(),
-            tmp: directories.tmp(),
-            shm_bytes: limits.memory_bytes,
-        },
-        user: root.user.clone(),
-        program,
-        cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
-        rlimits: Rlimits::new(&limits, cgroup.is_some()),
+    let begun = match guest.parking.take(job, &limits) {
+        Some(parked) => release(parked, &root, &directories, &limits, payload)?,
+        None => start(guest, job, &root, &directories, &limits, payload)?,
     };
-    let stage = Stage::spawn(guest, &setup, payload)?;
+    let Begun {
+        stage,
+        cgroup,
+        interpreter,
+        compiles,
+    } = begun;
     let mut watch = Watch::new(
         job,
-        &setup,
+        compiles,
         limits,
         &stage,
         cgroup.as_ref(),
@@ -104,12 +95,83 @@ pub(crate) fn run(
     }
     let mut response = watch.response()?;
     response.layers = confine::layers(cgroup.is_some(), root.mount.is_some());
+    if let Some(timings) = &mut response.timings {
+        timings.interpreter = Some(interpreter);
+    }
     Ok(Finished {
         cleaning_matters: response.termination == Some(Termination::DiskFull),
         response,
         stage,
         _directories: directories,
         _cgroup: cgroup,
+    })
+}
+
+/// A job whose processes are there.
+struct Begun {
+    stage: Stage,
+    cgroup: Option<Cgroup>,
+    interpreter: Interpreter,
+    /// Its code has to be compiled first.
+    compiles: bool,
+}
+
+/// Starts a new process.
+fn start(
+    guest: &Guest,
+    job: &JobRequest,
+    root: &Prepared,
+    directories: &JobDirectories,
+    limits: &Limits,
+    payload: &[u8],
+) -> Result<Begun, HostError> {
+    let program = language::program(guest.root.programs(), job.lang)?;
+    let compiles = program.compile.is_some();
+    let cgroups = guest.cgroups.as_ref().ok();
+    let cgroup = cgroups.map(|groups| groups.create(limits)).transpose()?;
+    let setup = Setup {
+        view: View {
+            root: root.mount.clone(),
+            own: Some(directories.own()),
+            shm_bytes: limits.memory_bytes,
+        },
+        user: root.user.clone(),
+        program,
+        cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+        rlimits: Rlimits::new(limits, cgroup.is_some()),
+        parked: None,
+    };
+    Ok(Begun {
+        stage: Stage::spawn(guest, &setup, Some(payload))?,
+        cgroup,
+        interpreter: Interpreter::Fresh,
+        compiles,
+    })
+}
+
+/// Gives the job to an interpreter that waits.
+fn release(
+    mut parked: Parked,
+    root: &Prepared,
+    directories: &JobDirectories,
+    limits: &Limits,
+    payload: &[u8],
+) -> Result<Begun, HostError> {
+    parked.cgroup.limit(limits)?;
+    parked.cgroup.begin();
+    let lease = Lease {
+        rlimits: Rlimits::new(limits, true),
+        shm_bytes: limits.memory_bytes,
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let mount = root.mount.as_deref().unwrap_or(Path::new("/"));
+    let trees = Trees::open(mount, &directories.own())?;
+    parked.stage.release(&lease, &trees, payload)?;
+    Ok(Begun {
+        stage: parked.stage,
+        cgroup: Some(parked.cgroup),
+        interpreter: Interpreter::Parked,
+        compiles: false,
     })
 }
 
@@ -133,64 +195,6 @@ impl Finished {
         let answer = respond(&mut self.response);
         self.stage.process.ended_within(CLEANING);
         answer
-    }
-}
-
-/// A job's outer process, as the runner holds it. Dropped, everything below it dies.
-struct Stage {
-    process: Process,
-    control: UnixStream,
-    output: [File; 2],
-}
-
-impl Stage {
-    fn spawn(guest: &Guest, setup: &Setup, payload: &[u8]) -> Result<Self, HostError> {
-        let (control, theirs) = UnixStream::pair().doing(|| "make a socket pair".to_owned())?;
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("guest-runner").arg(stage::ARGUMENT).env_clear();
-        command
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let (mut child, process) = guest
-            .reaper
-            .spawn(&mut command)
-            .doing(|| "start a job's stage".to_owned())?;
-        drop(command);
-        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(HostError::new(ErrorCode::Internal, "a stage has no output"));
-        };
-        let output = [OwnedFd::from(stdout), OwnedFd::from(stderr)].map(File::from);
-        let mut stage = Self {
-            process,
-            control,
-            output,
-        };
-        stage
-            .hand_over(setup, payload)
-            .doing(|| "hand a job to its stage".to_owned())?;
-        Ok(stage)
-    }
-
-    fn hand_over(&mut self, setup: &Setup, payload: &[u8]) -> io::Result<()> {
-        use io::Write as _;
-        self.control.set_write_timeout(Some(HAND_OVER))?;
-        self.control
-            .write_all(&encode_message(setup).map_err(io::Error::other)?)?;
-        self.control
-            .write_all(&encode(payload).map_err(io::Error::other)?)?;
-        self.control.set_nonblocking(true)?;
-        for stream in &self.output {
-            fcntl_setfl(stream, OFlags::NONBLOCK)?;
-        }
-        Ok(())
-    }
-
-    fn kill(&self, cgroup: Option<&Cgroup>) {
-        let _ = self.control.shutdown(Shutdown::Write);
-        if let Some(cgroup) = cgroup {
-            cgroup.kill();
-        }
     }
 }
 
@@ -222,7 +226,7 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(
         job: &'a JobRequest,
-        setup: &Setup,
+        compiles: bool,
         limits: Limits,
         stage: &'a Stage,
         cgroup: Option<&'a Cgroup>,
@@ -231,7 +235,7 @@ impl<'a> Watch<'a> {
     ) -> Self {
         Self {
             job,
-            compiles: setup.program.compile.is_some(),
+            compiles,
             limits,
             stage,
             cgroup,
@@ -411,6 +415,8 @@ impl<'a> Watch<'a> {
 
     fn take(&mut self, report: Report, client: &mut Connection) {
         match report {
+            // Heard when it was parked.
+            Report::Parked => {}
             Report::Refused(error) => self.refused = Some(error),
             Report::Started { at } => {
                 self.started = Some(at);

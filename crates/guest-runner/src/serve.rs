@@ -11,10 +11,10 @@ use protocol::limits::{CONTROL_PORT, JOB_PORT};
 use protocol::{ControlRequest, ErrorCode, HostError, JobRequest, JobResponse, Language};
 use serde_json::Value;
 
-use crate::clock;
 use crate::connection::Connection;
 use crate::guest::{Extent, Guest};
-use crate::{power, run};
+use crate::{clock, clone};
+use crate::{park, power, run};
 
 /// Connections at a time; more are closed at once.
 const MOST_CONNECTIONS: usize = 32;
@@ -152,7 +152,7 @@ fn parse(payload: &[u8]) -> Result<JobRequest, HostError> {
     })
 }
 
-fn serve_control(guest: &Guest, mut client: Connection) {
+fn serve_control(guest: &Arc<Guest>, mut client: Connection) {
     loop {
         let answer = match client.request() {
             Ok(Some(payload)) => answer(guest, &payload),
@@ -171,9 +171,17 @@ fn serve_control(guest: &Guest, mut client: Connection) {
     }
 }
 
-fn answer(guest: &Guest, payload: &[u8]) -> ControlResponse {
+fn answer(guest: &Arc<Guest>, payload: &[u8]) -> ControlResponse {
     match decode_message(payload) {
         Ok(ControlRequest::Hello) => ControlResponse::Hello(guest.hello()),
+        Ok(ControlRequest::Park(wanted)) => match park::park(guest, wanted) {
+            Ok(parked) => ControlResponse::Parked(parked),
+            Err(error) => ControlResponse::Error(error),
+        },
+        Ok(ControlRequest::Identity(identity)) => match clone::become_own(guest, &identity) {
+            Ok(confirmed) => ControlResponse::Identity(confirmed),
+            Err(error) => ControlResponse::Error(error),
+        },
         Ok(ControlRequest::Shutdown) => ControlResponse::Shutdown,
         Err(_) => ControlResponse::Error(HostError::new(
             ErrorCode::UnknownRequest,

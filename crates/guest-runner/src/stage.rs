@@ -10,6 +10,16 @@
 //!                  inner → runner   Report…
 //! ```
 //!
+//! An interpreter that is to wait is started the same way, without a job and with a view that lacks the job's own
+//! directories. Its job comes later, with a [`Lease`] and the mounts that complete the view; inner then gives it to the
+//! interpreter's loader (see [`crate::loaders`]) over a socket that only the two of them have:
+//!
+//! ```text
+//! loader socket    loader → inner   `P` it waits
+//!                  inner → loader   the job's seed, directory, arguments, environment
+//!                  loader → inner   `R` it is different from any other clone, and the code is next
+//! ```
+//!
 //! When inner ends the kernel kills every process of its namespace, and inner dies with outer: nothing of a job outlives
 //! it, however it forked.
 
@@ -33,15 +43,17 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, chdir, set_parent_process_death_signal, setpriority_process,
     setsid, umask, wait,
 };
+use rustix::system::sethostname;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::confine::identity::User;
-use crate::confine::namespaces::{self, JOB_DIRECTORY, View};
+use crate::confine::namespaces::{self, JOB_DIRECTORY, Trees, View};
 use crate::confine::rlimits::Rlimits;
 use crate::failure::{Doing as _, Failure};
 use crate::files;
-use crate::language::{PATH, Program, RUBY_PRELUDE};
+use crate::language::{PATH, Program};
+use crate::loaders;
 use crate::outcome::Exit;
 use crate::sys::{self, Fork};
 
@@ -50,6 +62,14 @@ const COUNTING: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
+
+/// How long an interpreter may take to start and import.
+const LOADING: Duration = Duration::from_secs(50);
+/// How long a released one may take until the code is next.
+const RELEASING: Duration = Duration::from_secs(20);
+/// Kill a job's processes before the guest's others when memory is short, and before that the interpreters that wait.
+const OOM_SCORE: &str = "500";
+const OOM_SCORE_WAITING: &str = "1000";
 
 /// The argument that makes the runner's binary a stage.
 pub(crate) const ARGUMENT: &str = "--stage";
@@ -63,12 +83,25 @@ pub(crate) struct Setup {
     /// The job's cgroup, where there is one.
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) rlimits: Rlimits,
+    /// Wait for the job, which the interpreter does with this in its environment.
+    pub(crate) parked: Option<Vec<(String, String)>>,
+}
+
+/// What a job brings to an interpreter that waits. Descriptors of its mounts and the job's request follow it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    pub(crate) rlimits: Rlimits,
+    /// The size of `/dev/shm`, in bytes.
+    pub(crate) shm_bytes: u64,
+    pub(crate) hostname: String,
 }
 
 /// What a stage tells the runner. Times are of [`clock::now`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
+    /// The interpreter waits for its job.
+    Parked,
     /// The code did not run, and will not.
     Refused(HostError),
     /// The code, or its compiler, is running.
@@ -121,7 +154,10 @@ pub(crate) fn main() -> ! {
 
 fn outer(control: &mut UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> Result<(), HostError> {
     let setup: Setup = receive(control)?;
-    let job: JobRequest = receive(control)?;
+    let job: Option<JobRequest> = match setup.parked {
+        Some(_) => None,
+        None => Some(receive(control)?),
+    };
     set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "tie the stage to the runner".to_owned())?;
     let cgroup = setup.cgroup.as_ref().map(|path| {
         let opened = openat(
@@ -139,13 +175,12 @@ fn outer(control: &mut UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> Result<(
             let inner = Inner {
                 control,
                 setup: &setup,
-                job: &job,
                 cgroup,
                 stdout,
                 stderr,
                 out_of_processes: false,
             };
-            inner.main()
+            inner.main(job)
         }
         Fork::Parent(_) => {
             drop((stdout, stderr));
@@ -174,7 +209,6 @@ fn report(control: &mut UnixStream, report: &Report) {
 struct Inner<'a> {
     control: &'a mut UnixStream,
     setup: &'a Setup,
-    job: &'a JobRequest,
     cgroup: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: OwnedFd,
@@ -182,9 +216,19 @@ struct Inner<'a> {
 }
 
 impl Inner<'_> {
-    fn main(mut self) -> ! {
-        let last = match self.run() {
-            Ok(end) => Report::Ended(end),
+    /// `job` is absent when it comes later.
+    fn main(mut self, job: Option<JobRequest>) -> ! {
+        let ended = match job {
+            Some(job) => self.run(job),
+            None => self.run_later(),
+        };
+        let last = match ended {
+            Ok(Some((job, end))) => {
+                self.collect(&job);
+                Report::Ended(end)
+            }
+            // The runner has gone, or has no job for it.
+            Ok(None) => sys::exit(0),
             Err(error) => Report::Refused(error),
         };
         report(self.control, &last);
@@ -192,29 +236,47 @@ impl Inner<'_> {
         sys::exit(0)
     }
 
-    fn run(&mut self) -> Result<End, HostError> {
+    /// Builds the view. The file becomes readable when children end.
+    fn enter(&self) -> Result<File, HostError> {
         set_parent_process_death_signal(Some(Signal::KILL))
             .doing(|| "tie the job to its stage".to_owned())?;
         umask(Mode::from_raw_mode(0o022));
         let children = sys::signals_as_file(&[libc::SIGCHLD]).doing(|| "watch for children".to_owned())?;
         self.setup.view.enter()?;
-        self.own_files()?;
-        let stdin = self.stdin()?;
+        Ok(children)
+    }
+
+    fn run(&mut self, job: JobRequest) -> Result<Option<(JobRequest, End)>, HostError> {
+        let children = self.enter()?;
+        let stdin = Stdin::new()?;
+        stdin.fill(&job)?;
+        let directory = directory(&job);
+        let environment = environment(&self.setup.user, &directory, &job);
         let mut status = Exit::Code(0);
         if let Some(compile) = &self.setup.program.compile {
-            let main = self.start(compile, &[], Path::new(JOB_DIRECTORY), true, &stdin)?;
+            let compiler = Code {
+                program: compile,
+                arguments: &[],
+                directory: Path::new(JOB_DIRECTORY),
+                environment: environment.clone(),
+                files: Some(&job),
+                loader: None,
+            };
+            let main = self.start(&compiler, &stdin)?;
             report(self.control, &Report::Started { at: clock::now() });
             status = self.wait_for(main, &children)?;
         }
         if status == Exit::Code(0) {
             let first = self.setup.program.compile.is_none();
-            let main = self.start(
-                &self.setup.program.run,
-                &self.job.args,
-                &self.directory(),
-                first,
-                &stdin,
-            )?;
+            let code = Code {
+                program: &self.setup.program.run,
+                arguments: &job.args,
+                directory: &directory,
+                environment,
+                files: first.then_some(&job),
+                loader: None,
+            };
+            let main = self.start(&code, &stdin)?;
             let at = clock::now();
             report(
                 self.control,
@@ -227,59 +289,118 @@ impl Inner<'_> {
             status = self.wait_for(main, &children)?;
         }
         let end = self.end(status);
-        self.collect();
-        Ok(end)
+        Ok(Some((job, end)))
     }
 
-    /// The job's working directory.
-    fn directory(&self) -> PathBuf {
-        Path::new(JOB_DIRECTORY).join(self.job.cwd.as_deref().unwrap_or_default())
+    /// Starts the interpreter, has it wait, and runs the job that comes; `None` when none does.
+    fn run_later(&mut self) -> Result<Option<(JobRequest, End)>, HostError> {
+        let children = self.enter()?;
+        let stdin = Stdin::new()?;
+        let (loader, theirs) = UnixStream::pair().doing(|| "make a socket pair".to_owned())?;
+        let loader = Loader(loader);
+        let theirs = OwnedFd::from(theirs);
+        let interpreter = Code {
+            program: &self.setup.program.run,
+            arguments: &[],
+            directory: Path::new("/"),
+            environment: waiting_environment(self.setup),
+            files: None,
+            loader: Some(&theirs),
+        };
+        let main = self.start(&interpreter, &stdin)?;
+        drop(theirs);
+        loader.expect(loaders::PARKED, LOADING)?;
+        report(self.control, &Report::Parked);
+        let Some((lease, trees)) = self.wait_for_lease(main, &children)? else {
+            return Ok(None);
+        };
+        let job: JobRequest = receive(self.control)?;
+        trees.adopt(lease.shm_bytes)?;
+        sethostname(lease.hostname.as_bytes()).doing(|| "set the host name".to_owned())?;
+        self.place(&job)?;
+        stdin.fill(&job)?;
+        lease.rlimits.apply_to(Some(main))?;
+        let score = format!("/proc/{}/oom_score_adj", main.as_raw_nonzero());
+        fs::write(&score, OOM_SCORE).doing(|| format!("write {score}"))?;
+        let directory = directory(&job);
+        let environment = environment(&self.setup.user, &directory, &job);
+        loader.release(&directory, &job.args, &environment)?;
+        report(self.control, &Report::Started { at: clock::now() });
+        let status = self.wait_for(main, &children)?;
+        let end = self.end(status);
+        Ok(Some((job, end)))
     }
 
-    /// What the runner itself puts into the job's root.
-    fn own_files(&self) -> Result<(), HostError> {
-        let prelude = Path::new(RUBY_PRELUDE.0);
-        if self.job.lang == protocol::Language::Ruby && !prelude.exists() {
-            let written = files::write(prelude, RUBY_PRELUDE.1.as_bytes(), 0o644);
-            written.doing(|| format!("write {}", prelude.display()))?;
+    /// Waits for a job; `None` when the runner has none any more. An interpreter that ends before is an error.
+    fn wait_for_lease(&mut self, main: Pid, children: &File) -> Result<Option<(Lease, Trees)>, HostError> {
+        loop {
+            let mut watched = [
+                PollFd::new(children, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut watched, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).doing(|| "wait for a job".to_owned())?,
+            }
+            let [has_children, has_orders] = watched.map(|fd| !fd.revents().is_empty());
+            if has_children {
+                let _ = (&*children).read(&mut [0; 128]);
+                if let Some(exit) = reap(main, WaitOptions::NOHANG) {
+                    return Err(Failure::new(
+                        "wait for a job",
+                        format!("the interpreter ended: {exit:?}"),
+                    ))?;
+                }
+            }
+            if has_orders {
+                let Ok(lease) = receive(self.control) else {
+                    return Ok(None);
+                };
+                let received = sys::receive_descriptors(&*self.control)
+                    .doing(|| "receive the job's mounts".to_owned())?;
+                let trees = Trees::from_descriptors(received)
+                    .ok_or_else(|| Failure::new("receive the job's mounts", "they are not all there"))?;
+                return Ok(Some((lease, trees)));
+            }
         }
+    }
+
+    /// Writes the code and the files of a job whose interpreter is already there. Whoever writes to a path that the job
+    /// named is the job's user, in a process of its own.
+    fn place(&self, job: &JobRequest) -> Result<(), HostError> {
+        if job.files.is_empty() && job.cwd.is_none() {
+            // Nothing of the job's has run, so its directory is as the runner made it.
+            let source = Path::new(&self.setup.program.source);
+            let user = &self.setup.user;
+            let written = files::write(source, job.code.as_bytes(), 0o644)
+                .and_then(|()| std::os::unix::fs::chown(source, Some(user.uid), Some(user.gid)));
+            return Ok(written.doing(|| format!("write {}", source.display()))?);
+        }
+        self.in_child(false, || {
+            self.setup.user.assume()?;
+            write_files(job, &self.setup.program.source)?;
+            sys::exit(0)
+        })?;
+        while wait(WaitOptions::empty()).is_err_and(|error| error == Errno::INTR) {}
         Ok(())
     }
 
-    /// Standard input: a file that cannot be changed, so that nothing has to feed it.
-    fn stdin(&self) -> Result<OwnedFd, HostError> {
-        let encoded = self
-            .job
-            .stdin_base64
-            .as_ref()
-            .and_then(|encoded| STANDARD.decode(encoded).ok());
-        let bytes = encoded.as_deref().unwrap_or(self.job.stdin.as_bytes());
-        let file = memfd_create("stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .doing(|| "make standard input".to_owned())?;
-        let mut file = File::from(file);
-        let written = file.write_all(bytes).and_then(|()| io::Seek::rewind(&mut file));
-        written.doing(|| "fill standard input".to_owned())?;
-        fcntl_add_seals(
-            &file,
-            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
-        )
-        .doing(|| "seal standard input".to_owned())?;
-        Ok(file.into())
+    /// Starts one program as the job's user and waits until it is running.
+    fn start(&self, code: &Code<'_>, stdin: &Stdin) -> Result<Pid, HostError> {
+        self.in_child(true, || Err(code.become_it(self, stdin)))
     }
 
-    /// Starts one program as the job's user and waits until it is running.
-    fn start(
+    /// Does `work` in a child, in the job's cgroup if `confined`, and waits until that executes another program, or exits,
+    /// or fails; a failure is the answer then.
+    fn in_child(
         &self,
-        program: &[String],
-        arguments: &[String],
-        directory: &Path,
-        first: bool,
-        stdin: &OwnedFd,
+        confined: bool,
+        work: impl FnOnce() -> Result<std::convert::Infallible, HostError>,
     ) -> Result<Pid, HostError> {
         let (mut failure, reporting) = pipe_with(PipeFlags::CLOEXEC)
             .map(|(read, write)| (File::from(read), File::from(write)))
             .doing(|| "make a pipe".to_owned())?;
-        let fork = match &self.cgroup {
+        let fork = match self.cgroup.as_ref().filter(|_| confined) {
             Some(cgroup) => {
                 sys::fork_into(cgroup.as_fd()).doing(|| "fork into the job's cgroup".to_owned())?
             }
@@ -288,7 +409,7 @@ impl Inner<'_> {
         match fork {
             Fork::Parent(pid) => {
                 drop(reporting);
-                // Closed by exec, unless something went wrong before it.
+                // Closed by exec or exit, unless something went wrong before it.
                 let mut error = Vec::new();
                 failure
                     .read_to_end(&mut error)
@@ -300,14 +421,7 @@ impl Inner<'_> {
                 }
             }
             Fork::Child => {
-                let code = Code {
-                    inner: self,
-                    program,
-                    arguments,
-                    directory,
-                    first,
-                };
-                let error = code.become_it(stdin);
+                let Err(error) = work();
                 let mut reporting = reporting;
                 let _ = reporting.write_all(&serde_json::to_vec(&error).unwrap_or_default());
                 sys::exit(125)
@@ -377,13 +491,13 @@ impl Inner<'_> {
     }
 
     /// Reads back what is to be collected, in a process that is the job's user.
-    fn collect(&mut self) {
-        if !self.job.files.iter().any(|file| file.collect) {
+    fn collect(&mut self, job: &JobRequest) {
+        if !job.files.iter().any(|file| file.collect) {
             return;
         }
         if let Ok(Fork::Child) = sys::fork() {
             if self.setup.user.assume().is_ok() {
-                let files = files::collect(&self.job.files, &self.directory());
+                let files = files::collect(&job.files, &directory(job));
                 report(self.control, &Report::Files(files));
             }
             sys::exit(0);
@@ -440,20 +554,22 @@ fn exit_of(status: WaitStatus) -> Exit {
     }
 }
 
-/// The process that becomes the job's code, or its compiler.
+/// The process that becomes the job's code, its compiler, or an interpreter that waits.
 struct Code<'a> {
-    inner: &'a Inner<'a>,
     program: &'a [String],
     arguments: &'a [String],
     directory: &'a Path,
-    /// Nothing of this job ran before: the files are to be written.
-    first: bool,
+    environment: Vec<String>,
+    /// The job, where nothing of it ran before: its files are to be written.
+    files: Option<&'a JobRequest>,
+    /// The socket that an interpreter waits at.
+    loader: Option<&'a OwnedFd>,
 }
 
 impl Code<'_> {
     /// Comes back only with the reason why it could not.
-    fn become_it(&self, stdin: &OwnedFd) -> HostError {
-        match self.prepare(stdin) {
+    fn become_it(&self, inner: &Inner<'_>, stdin: &Stdin) -> HostError {
+        match self.prepare(inner, stdin) {
             Ok((program, arguments, environment)) => {
                 let error = sys::execute(&program, &arguments, &environment);
                 HostError::new(
@@ -465,80 +581,188 @@ impl Code<'_> {
         }
     }
 
-    fn prepare(&self, stdin: &OwnedFd) -> Result<(CString, Vec<CString>, Vec<CString>), HostError> {
-        let (setup, job) = (self.inner.setup, self.inner.job);
-        if self.inner.cgroup.is_some() {
+    fn prepare(
+        &self,
+        inner: &Inner<'_>,
+        stdin: &Stdin,
+    ) -> Result<(CString, Vec<CString>, Vec<CString>), HostError> {
+        let setup = inner.setup;
+        if inner.cgroup.is_some() {
             namespaces::leave_cgroup()?;
         }
         setsid().doing(|| "start a session".to_owned())?;
-        fs::write("/proc/self/oom_score_adj", "500")
+        let score = if self.loader.is_some() {
+            OOM_SCORE_WAITING
+        } else {
+            OOM_SCORE
+        };
+        fs::write("/proc/self/oom_score_adj", score)
             .doing(|| "be the one to kill when memory is short".to_owned())?;
         setpriority_process(None, 0).doing(|| "give up priority".to_owned())?;
-        self.give_streams(stdin)?;
+        self.give_streams(inner, stdin)?;
         setup.user.assume()?;
-        if self.first {
-            self.write_files()?;
+        if let Some(job) = self.files {
+            write_files(job, &setup.program.source)?;
         }
-        chdir(self.directory).map_err(|error| self.no_directory(error.into()))?;
+        chdir(self.directory).map_err(|error| no_directory(self.directory, error.into()))?;
         setup.rlimits.apply()?;
         let arguments = self.program.iter().chain(self.arguments).cloned();
-        let environment = environment(&setup.user, self.directory, job);
         sys::default_signals();
         Ok((
             c_string(self.program[0].clone())?,
             c_strings(arguments)?,
-            c_strings(environment)?,
+            c_strings(self.environment.iter().cloned())?,
         ))
     }
 
     /// Pipes belong to whoever made them; the code may want to open its own by name.
-    fn give_streams(&self, stdin: &OwnedFd) -> Result<(), HostError> {
-        let (uid, gid) = (self.inner.setup.user.uid, self.inner.setup.user.gid);
-        let streams = [stdin, &self.inner.stdout, &self.inner.stderr];
+    fn give_streams(&self, inner: &Inner<'_>, stdin: &Stdin) -> Result<(), HostError> {
+        let (uid, gid) = (inner.setup.user.uid, inner.setup.user.gid);
+        let streams = [stdin.0.as_fd(), inner.stdout.as_fd(), inner.stderr.as_fd()];
         for stream in streams {
             std::os::unix::fs::fchown(stream, Some(uid), Some(gid))
                 .doing(|| "give the streams away".to_owned())?;
         }
-        Ok(sys::inherit_only(&streams.map(|stream| stream.as_fd()))
-            .doing(|| "pass the streams on".to_owned())?)
+        let loader = self.loader.map(|socket| (loaders::SOCKET, socket.as_fd()));
+        let inherited: Vec<_> = (0..).zip(streams).chain(loader).collect();
+        Ok(sys::inherit_only(&inherited).doing(|| "pass the streams on".to_owned())?)
+    }
+}
+
+/// The job's working directory.
+fn directory(job: &JobRequest) -> PathBuf {
+    Path::new(JOB_DIRECTORY).join(job.cwd.as_deref().unwrap_or_default())
+}
+
+/// Writes the files that a job brings, and its code to `source`. The caller is the job's user.
+fn write_files(job: &JobRequest, source: &str) -> Result<(), HostError> {
+    let directory = directory(job);
+    fs::create_dir_all(&directory).map_err(|error| no_directory(&directory, error))?;
+    files::write_all(&job.files, &directory)?;
+    let written = files::write(Path::new(source), job.code.as_bytes(), 0o644);
+    Ok(written.doing(|| format!("write {source}"))?)
+}
+
+fn no_directory(directory: &Path, error: io::Error) -> HostError {
+    HostError::new(
+        ErrorCode::InvalidRequest,
+        format!("cwd: cannot use {}: {error}", directory.display()),
+    )
+}
+
+/// Standard input: a file that cannot be changed once it is full, so that nothing has to feed it. Until then it is empty;
+/// who has inherited it reads from its start.
+struct Stdin(File);
+
+impl Stdin {
+    fn new() -> Result<Self, HostError> {
+        let file = memfd_create("stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .doing(|| "make standard input".to_owned())?;
+        Ok(Self(file.into()))
     }
 
-    fn write_files(&self) -> Result<(), HostError> {
-        let (setup, job) = (self.inner.setup, self.inner.job);
-        let directory = self.inner.directory();
-        fs::create_dir_all(&directory).map_err(|error| self.no_directory(error))?;
-        files::write_all(&job.files, &directory)?;
-        let source = Path::new(&setup.program.source);
-        let written = files::write(source, job.code.as_bytes(), 0o644);
-        Ok(written.doing(|| format!("write {}", source.display()))?)
+    fn fill(&self, job: &JobRequest) -> Result<(), HostError> {
+        let encoded = job
+            .stdin_base64
+            .as_ref()
+            .and_then(|encoded| STANDARD.decode(encoded).ok());
+        let bytes = encoded.as_deref().unwrap_or(job.stdin.as_bytes());
+        let mut file = &self.0;
+        let written = file.write_all(bytes).and_then(|()| io::Seek::rewind(&mut file));
+        written.doing(|| "fill standard input".to_owned())?;
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        Ok(fcntl_add_seals(file, seals).doing(|| "seal standard input".to_owned())?)
+    }
+}
+
+/// Our end of the socket that an interpreter waits at.
+struct Loader(UnixStream);
+
+impl Loader {
+    /// Waits for one byte.
+    fn expect(&self, byte: u8, limit: Duration) -> Result<(), HostError> {
+        let mut answer = [0];
+        let read = self
+            .0
+            .set_read_timeout(Some(limit))
+            .and_then(|()| (&self.0).read_exact(&mut answer));
+        read.doing(|| "hear from the interpreter's loader".to_owned())?;
+        if answer == [byte] {
+            Ok(())
+        } else {
+            let said = char::from(answer[0]).escape_default();
+            Err(Failure::new("prepare the interpreter", format!("its loader said `{said}`")).into())
+        }
     }
 
-    fn no_directory(&self, error: io::Error) -> HostError {
-        HostError::new(
-            ErrorCode::InvalidRequest,
-            format!("cwd: cannot use {}: {error}", self.inner.directory().display()),
-        )
+    /// Hands the job over, and waits until the interpreter is different from that of every other clone.
+    fn release(
+        &self,
+        directory: &Path,
+        arguments: &[String],
+        environment: &[String],
+    ) -> Result<(), HostError> {
+        let mut seed = [0; 32];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .doing(|| "get random numbers".to_owned())?;
+        let message = loaders::message(seed, &directory.to_string_lossy(), arguments, environment);
+        let written = self
+            .0
+            .set_write_timeout(Some(RELEASING))
+            .and_then(|()| (&self.0).write_all(&message));
+        written.doing(|| "give the job to the interpreter's loader".to_owned())?;
+        self.expect(loaders::READY, RELEASING)
     }
+}
+
+/// What an interpreter that waits is started with. Its loader replaces all of it by the job's.
+fn waiting_environment(setup: &Setup) -> Vec<String> {
+    let injected = setup.parked.iter().flatten();
+    let injected = injected.map(|(name, value)| format!("{name}={value}"));
+    default_environment(&setup.user, "/")
+        .map(|(name, value)| format!("{name}={value}"))
+        .into_iter()
+        .chain(injected)
+        .collect()
 }
 
 /// A small default set, and over it what the job asked for.
 fn environment(user: &User, directory: &Path, job: &JobRequest) -> Vec<String> {
     let directory = directory.to_string_lossy();
-    let defaults = [
-        ("PATH", PATH),
-        ("HOME", &user.home),
-        ("USER", &user.name),
-        ("LOGNAME", &user.name),
-        ("LANG", "C.UTF-8"),
-        ("PWD", &directory),
-        // What a killed job printed would be lost otherwise.
-        ("PYTHONUNBUFFERED", "1"),
-    ];
+    let defaults = default_environment(user, &directory);
     let unset = defaults.iter().filter(|(name, _)| !job.env.contains_key(*name));
     let defaults = unset.map(|(name, value)| format!("{name}={value}"));
     defaults
         .chain(job.env.iter().map(|(name, value)| format!("{name}={value}")))
         .collect()
+}
+
+/// The value that a variable has where a job does not set it and it is the same for all jobs.
+pub(crate) fn default_value(name: &str) -> Option<&'static str> {
+    COMMON
+        .iter()
+        .find(|(common, _)| *common == name)
+        .map(|(_, value)| *value)
+}
+
+const COMMON: [(&str, &str); 3] = [
+    ("PATH", PATH),
+    ("LANG", "C.UTF-8"),
+    // What a killed job printed would be lost otherwise.
+    ("PYTHONUNBUFFERED", "1"),
+];
+
+fn default_environment<'a>(user: &'a User, directory: &'a str) -> [(&'static str, &'a str); 7] {
+    let [path, lang, unbuffered] = COMMON;
+    [
+        path,
+        ("HOME", &user.home),
+        ("USER", &user.name),
+        ("LOGNAME", &user.name),
+        lang,
+        ("PWD", directory),
+        unbuffered,
+    ]
 }
 
 fn c_strings(texts: impl IntoIterator<Item = String>) -> Result<Vec<CString>, HostError> {

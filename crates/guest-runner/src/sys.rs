@@ -2,13 +2,21 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
+
+/// The most descriptors that one message carries.
+const MOST_DESCRIPTORS: usize = 3;
 
 /// The two sides of a fork.
 pub(crate) enum Fork {
@@ -136,9 +144,10 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
     }
 }
 
-/// Makes `descriptors` this process's 0, 1, 2 and so on, and marks every other to be closed by exec.
-pub(crate) fn inherit_only(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    for (target, descriptor) in (0..).zip(descriptors) {
+/// Gives each descriptor that number, and marks every other to be closed by exec. No number may be one of the descriptors
+/// themselves.
+pub(crate) fn inherit_only(descriptors: &[(RawFd, BorrowedFd<'_>)]) -> io::Result<()> {
+    for &(target, descriptor) in descriptors {
         #[expect(
             unsafe_code,
             reason = "the descriptors that are replaced have no owner to name"
@@ -148,7 +157,7 @@ pub(crate) fn inherit_only(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     }
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let fd: Option<RawFd> = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(fd) = fd.filter(|&fd| usize::try_from(fd).is_ok_and(|fd| fd >= descriptors.len())) {
+        if let Some(fd) = fd.filter(|&fd| descriptors.iter().all(|&(target, _)| target != fd)) {
             #[expect(unsafe_code, reason = "the descriptors that are marked have no owner to name")]
             // SAFETY: F_SETFD changes a flag only.
             check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
@@ -211,6 +220,54 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// Mixes `entropy` into the kernel's random numbers, counts it in full, and makes the generator start anew from it
+/// (random(4)). The generator's own reseeding could be minutes away.
+pub(crate) fn reseed_kernel(entropy: &[u8]) -> io::Result<()> {
+    // _IOW('R', 0x03, int[2]) and _IO('R', 0x07) of <linux/random.h>.
+    const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
+    let (bytes, bits) = (entropy.len(), entropy.len() * 8);
+    let number = |value: usize| i32::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+    let mut pool = Vec::with_capacity(8 + bytes);
+    pool.extend_from_slice(&number(bits)?.to_ne_bytes());
+    pool.extend_from_slice(&number(bytes)?.to_ne_bytes());
+    pool.extend_from_slice(entropy);
+    let random = File::options().write(true).open("/dev/random")?;
+    #[expect(unsafe_code, reason = "no safe wrapper for the random device's requests")]
+    // SAFETY: the first request reads the two numbers and as many bytes as the second of them says, all of them in `pool`;
+    // the second request has no argument.
+    unsafe {
+        check(libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, pool.as_ptr()))?;
+        check(libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG))?;
+    }
+    Ok(())
+}
+
+/// Sends one byte with `descriptors` attached.
+pub(crate) fn send_descriptors(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut attached = SendAncillaryBuffer::new(&mut space);
+    if !attached.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(socket, &[IoSlice::new(b"d")], &mut attached, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives what [`send_descriptors`] sent.
+pub(crate) fn receive_descriptors(socket: impl AsFd) -> io::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut attached = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    recvmsg(socket, &mut parts, &mut attached, RecvFlags::CMSG_CLOEXEC)?;
+    let descriptors = attached.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    Ok(descriptors.flatten().collect())
 }
 
 /// The kernel's Landlock version, if it has any.

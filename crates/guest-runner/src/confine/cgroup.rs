@@ -65,10 +65,12 @@ impl Hierarchy {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.base.join(format!("job-{number}"));
         fs::create_dir(&path).doing(|| format!("make the cgroup {}", path.display()))?;
-        let cgroup = Cgroup { path };
-        cgroup.set("memory.max", &limits.memory_bytes.to_string())?;
+        let cgroup = Cgroup {
+            path,
+            cpu_before: Duration::ZERO,
+        };
         cgroup.set("memory.oom.group", "1")?;
-        cgroup.set("pids.max", &limits.pids.to_string())?;
+        cgroup.limit(limits)?;
         Ok(cgroup)
     }
 }
@@ -114,12 +116,36 @@ fn unified_group(groups: &str) -> Option<&str> {
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
+    /// What its processes had used before they got their job.
+    cpu_before: Duration,
 }
 
 impl Cgroup {
     /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Sets the limits of a job.
+    pub(crate) fn limit(&self, limits: &Limits) -> Result<()> {
+        self.set("memory.max", &limits.memory_bytes.to_string())?;
+        self.set("pids.max", &limits.pids.to_string())
+    }
+
+    /// Counts processor time from now on.
+    pub(crate) fn begin(&mut self) {
+        self.cpu_before = Duration::ZERO;
+        self.cpu_before = self.cpu_time();
+    }
+
+    /// The memory that it has now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.number("memory.current").unwrap_or(u64::MAX)
+    }
+
+    /// The processes and threads that it has now.
+    pub(crate) fn processes(&self) -> u64 {
+        self.number("pids.current").unwrap_or(u64::MAX)
     }
 
     /// Kills every process in it. Kernels before 5.14 cannot; there the end of the PID namespace does it.
@@ -147,18 +173,19 @@ impl Cgroup {
         self.count("memory.events", "oom_kill") > 0
     }
 
-    /// Processor time so far.
+    /// Processor time of the job so far.
     pub(crate) fn cpu_time(&self) -> Duration {
-        Duration::from_micros(self.count("cpu.stat", "usage_usec"))
+        Duration::from_micros(self.count("cpu.stat", "usage_usec")).saturating_sub(self.cpu_before)
     }
 
     /// The most memory it had. Kernels before 5.19 do not tell.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
-        fs::read_to_string(self.path.join("memory.peak"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        self.number("memory.peak")
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.path.join(file)).ok()?;
+        text.trim().parse().ok()
     }
 
     fn count(&self, file: &str, key: &str) -> u64 {

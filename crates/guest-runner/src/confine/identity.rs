@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Doing as _, Result};
 
 const NAME: &str = "runner";
+const PASSWD: &str = "etc/passwd";
+const GROUP: &str = "etc/group";
 /// The id that jobs run under where it is free.
 const FIRST_CHOICE: u32 = 1000;
 /// Where to look for a free one where it is not: above what distributions give to people.
@@ -29,31 +31,30 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// The user `runner` of the root filesystem at `root`, made where there is none.
-    pub(crate) fn ensure(root: &Path) -> Result<Self> {
-        let path = root.join("etc/passwd");
-        let passwd = fs::read_to_string(&path).unwrap_or_default();
+    /// The user `runner` of the root filesystem at `lower`. Where there is none it is added to what lies over that at
+    /// `upper`, which may be the same.
+    pub(crate) fn ensure(lower: &Path, upper: &Path) -> Result<Self> {
+        let passwd = fs::read_to_string(lower.join(PASSWD)).unwrap_or_default();
         let user = match find(&passwd) {
             Some(user) => user,
             None => {
                 let user = invent(&passwd);
-                append(
-                    &path,
-                    &format!("{NAME}:x:{}:{}::{}:/bin/sh\n", user.uid, user.gid, user.home),
-                )?;
-                append(&root.join("etc/group"), &format!("{NAME}:x:{}:\n", user.gid))?;
+                let line = format!("{NAME}:x:{}:{}::{}:/bin/sh\n", user.uid, user.gid, user.home);
+                append(lower, upper, PASSWD, &line)?;
+                append(lower, upper, GROUP, &format!("{NAME}:x:{}:\n", user.gid))?;
                 user
             }
         };
-        user.make_home(root)?;
+        user.make_home(lower, upper)?;
         Ok(user)
     }
 
-    fn make_home(&self, root: &Path) -> Result<()> {
-        let home = root.join(self.home.trim_start_matches('/'));
-        if home.is_dir() {
+    fn make_home(&self, lower: &Path, upper: &Path) -> Result<()> {
+        let home = self.home.trim_start_matches('/');
+        if lower.join(home).is_dir() {
             return Ok(());
         }
+        let home = upper.join(home);
         fs::create_dir_all(&home).doing(|| format!("make {}", home.display()))?;
         std::os::unix::fs::chown(&home, Some(self.uid), Some(self.gid))
             .doing(|| format!("give away {}", home.display()))
@@ -79,10 +80,19 @@ impl User {
     }
 }
 
-fn append(path: &Path, line: &str) -> Result<()> {
-    let file = OpenOptions::new().append(true).create(true).open(path);
-    file.and_then(|mut file| file.write_all(line.as_bytes()))
-        .doing(|| format!("add a line to {}", path.display()))
+fn append(lower: &Path, upper: &Path, name: &str, line: &str) -> Result<()> {
+    let path = upper.join(name);
+    let write = || {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        if upper != lower && lower.join(name).exists() {
+            fs::copy(lower.join(name), &path)?;
+        }
+        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        file.write_all(line.as_bytes())
+    };
+    write().doing(|| format!("add a line to {}", path.display()))
 }
 
 fn find(passwd: &str) -> Option<User> {
@@ -147,10 +157,27 @@ mod tests {
             println!("skipped: giving a home away needs root");
             return;
         }
-        let first = User::ensure(root.path()).unwrap();
-        assert_eq!(User::ensure(root.path()).unwrap(), first);
+        let first = User::ensure(root.path(), root.path()).unwrap();
+        assert_eq!(User::ensure(root.path(), root.path()).unwrap(), first);
         let passwd = fs::read_to_string(root.path().join("etc/passwd")).unwrap();
         assert_eq!(passwd.matches("runner:x:").count(), 1);
         assert!(root.path().join("home/runner").is_dir());
+    }
+    #[test]
+    fn what_is_added_may_lie_over_the_root() {
+        let (lower, upper) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(lower.path().join("etc")).unwrap();
+        fs::write(lower.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: giving a home away needs root");
+            return;
+        }
+        User::ensure(lower.path(), upper.path()).unwrap();
+        let passwd = fs::read_to_string(upper.path().join("etc/passwd")).unwrap();
+        assert!(
+            passwd.starts_with("root:x:0:") && passwd.contains("\nrunner:x:1000:"),
+            "{passwd}"
+        );
+        assert!(!lower.path().join("home").exists());
     }
 }

@@ -1,6 +1,6 @@
 //! Resource limits of each process of a job.
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
@@ -34,6 +34,11 @@ impl Rlimits {
 
     /// Sets them for this process and what it becomes.
     pub(crate) fn apply(&self) -> Result<()> {
+        self.apply_to(None)
+    }
+
+    /// Sets them for a process that waits; those that are absent stay as they were set for it.
+    pub(crate) fn apply_to(&self, process: Option<Pid>) -> Result<()> {
         let limits = [
             ("core files", Resource::Core, Some(0)),
             ("open files", Resource::Nofile, Some(self.open_files)),
@@ -47,7 +52,7 @@ impl Rlimits {
                     current: value,
                     maximum: value,
                 };
-                setrlimit(resource, limit).doing(|| format!("limit {name}"))?;
+                prlimit(process, resource, limit).doing(|| format!("limit {name}"))?;
             }
         }
         Ok(())

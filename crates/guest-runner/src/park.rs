@@ -1,0 +1,182 @@
+//! Interpreters that wait: started before the machine is frozen, through every layer of confinement, each in a cgroup and
+//! namespaces of its own. A job that one of them can take is released into it; any other job starts a new process.
+//!
+//! ```text
+//! park ─► stage ─► interpreter, blocked in its loader ─ ─ frozen, restored ─ ─ take ─► release ─► the code
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::control;
+use protocol::frame::{decode_message, read_frame};
+use protocol::job::JobLimits;
+use protocol::limits::MAX_PARKED;
+use protocol::{ErrorCode, HostError, JobRequest, Language};
+
+use crate::confine::Limits;
+use crate::confine::cgroup::Cgroup;
+use crate::confine::namespaces::View;
+use crate::confine::rlimits::Rlimits;
+use crate::failure::{Doing as _, Failure};
+use crate::guest::Guest;
+use crate::language;
+use crate::launch::Stage;
+use crate::loaders;
+use crate::stage::{self, Report, Setup};
+
+/// How long an interpreter may take to start and to import what it imports.
+const START: Duration = Duration::from_secs(60);
+/// Memory that a job must be allowed beyond what its interpreter has already, in bytes. With less it is started anew, and
+/// fails as it would without any parking.
+const HEADROOM: u64 = 8 << 20;
+
+/// All interpreters that wait.
+#[derive(Default)]
+pub(crate) struct Parking(Mutex<BTreeMap<Language, Vec<Parked>>>);
+
+/// One interpreter that waits.
+pub(crate) struct Parked {
+    // In this order: the stage ends, then its cgroup is removed.
+    pub(crate) stage: Stage,
+    pub(crate) cgroup: Cgroup,
+}
+
+/// Starts what is asked for beyond what is there, in a thread that never ends: what a thread has started the kernel ends
+/// with it.
+pub(crate) fn park(guest: &Arc<Guest>, wanted: control::Park) -> Result<control::Parked, HostError> {
+    let (tell, parked) = channel();
+    let guest = Arc::clone(guest);
+    let start = move || {
+        let _ = tell.send(guest.parking.park(&guest, &wanted));
+        loop {
+            std::thread::park();
+        }
+    };
+    std::thread::Builder::new()
+        .name("parking".to_owned())
+        .stack_size(crate::THREAD_STACK)
+        .spawn(start)
+        .doing(|| "start a thread".to_owned())?;
+    parked
+        .recv()
+        .map_err(|_| HostError::new(ErrorCode::Internal, "nothing was parked"))
+}
+
+impl Parking {
+    fn park(&self, guest: &Guest, wanted: &control::Park) -> control::Parked {
+        let mut refused = BTreeMap::new();
+        for (&language, &count) in &wanted.languages {
+            let missing = usize::from(count.min(MAX_PARKED)).saturating_sub(self.count(language));
+            for _ in 0..missing {
+                match start(guest, language) {
+                    Ok(parked) => self.lock().entry(language).or_default().push(parked),
+                    Err(error) => {
+                        refused.insert(language, error.cause);
+                        break;
+                    }
+                }
+            }
+        }
+        control::Parked {
+            languages: self.counts(),
+            refused,
+        }
+    }
+
+    /// Takes an interpreter that can run `job` with these limits, if one waits.
+    pub(crate) fn take(&self, job: &JobRequest, limits: &Limits) -> Option<Parked> {
+        if job.fresh || needs_start(job) {
+            return None;
+        }
+        let mut waiting = self.lock();
+        let waiting = waiting.get_mut(&job.lang)?;
+        // Nothing is heard of one that lives.
+        waiting.retain(|parked| !parked.stage.stirs_within(Duration::ZERO));
+        let fits = waiting.iter().position(|parked| parked.fits(limits))?;
+        Some(waiting.swap_remove(fits))
+    }
+
+    /// How many wait, by language.
+    pub(crate) fn counts(&self) -> BTreeMap<Language, u8> {
+        let waiting = self.lock();
+        let counts = waiting.iter().filter(|(_, parked)| !parked.is_empty());
+        counts
+            .map(|(language, parked)| (*language, u8::try_from(parked.len()).unwrap_or(u8::MAX)))
+            .collect()
+    }
+
+    fn count(&self, language: Language) -> usize {
+        self.lock().get(&language).map_or(0, Vec::len)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Language, Vec<Parked>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Parked {
+    /// Whether the limits leave it what it has, and something to work with.
+    fn fits(&self, limits: &Limits) -> bool {
+        self.cgroup.memory().saturating_add(HEADROOM) <= limits.memory_bytes
+            && self.cgroup.processes() < limits.pids
+    }
+}
+
+/// Whether it sets what an interpreter only reads while it starts.
+fn needs_start(job: &JobRequest) -> bool {
+    let differs = |(name, value): (&String, &String)| {
+        loaders::is_read_at_start(job.lang, name) && stage::default_value(name) != Some(value.as_str())
+    };
+    job.env.iter().any(differs)
+}
+
+fn start(guest: &Guest, language: Language) -> Result<Parked, HostError> {
+    let cannot = |why: &str| HostError::from(Failure::new(format!("park {language}"), why));
+    let Ok(cgroups) = &guest.cgroups else {
+        return Err(cannot("this guest has no cgroup v2"));
+    };
+    let injection = loaders::environment(language).ok_or_else(|| cannot("it is compiled"))?;
+    let program = language::program(guest.root.programs(), language)?;
+    let limits = Limits::decide(&JobLimits::default(), true, guest.memory)?;
+    let (root, user) = guest.root.waiting()?;
+    let cgroup = cgroups.create(&limits)?;
+    let setup = Setup {
+        view: View {
+            root: Some(root),
+            own: None,
+            shm_bytes: limits.memory_bytes,
+        },
+        user,
+        program,
+        cgroup: Some(cgroup.path().to_owned()),
+        rlimits: Rlimits::new(&limits, true),
+        parked: Some(injection),
+    };
+    let stage = Stage::spawn(guest, &setup, None)?;
+    let parked = Parked { stage, cgroup };
+    parked.await_loader(language)?;
+    Ok(parked)
+}
+
+impl Parked {
+    fn await_loader(&self, language: Language) -> Result<(), HostError> {
+        let silent = || HostError::from(Failure::new(format!("park {language}"), "it said nothing"));
+        if !self.stage.stirs_within(START) {
+            return Err(silent());
+        }
+        // What has begun to come comes whole: a stage writes a report in one piece.
+        let mut control = self.stage.control.try_clone().map_err(|_| silent())?;
+        let report = read_frame(&mut control).ok().flatten().ok_or_else(silent)?;
+        match decode_message(&report) {
+            Ok(Report::Parked) => Ok(()),
+            Ok(Report::Refused(error)) => Err(error),
+            _ => Err(HostError::new(
+                ErrorCode::Internal,
+                "a stage that waits said something strange",
+            )),
+        }
+    }
+}
