@@ -118,6 +118,7 @@ pub(crate) fn check(mut response: JobResponse, request: &JobRequest) -> Result<J
         confine: duration(timings.confine),
         compile: duration(timings.compile),
         exec: duration(timings.exec),
+        interpreter: timings.interpreter,
         ..Timings::default()
     });
     response.error = response.error.map(bounded);

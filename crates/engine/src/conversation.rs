@@ -50,6 +50,10 @@ fn not_json(error: serde_json::Error) -> EngineError {
     EngineError::Frame(FrameError::Json(error))
 }
 
+fn other_answer() -> EngineError {
+    EngineError::Answer("it answered another request".to_owned())
+}
+
 /// One connection to the guest-runner.
 #[derive(Debug)]
 pub(crate) struct Conversation<T>(Framed<T, FrameCodec>);
@@ -64,27 +68,63 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Conversation<T> {
     /// # Errors
     /// Any but [`EngineError::Vmm`] and [`EngineError::Silent`].
     pub(crate) async fn hello(&mut self) -> Result<Hello, EngineError> {
-        const HELLO: &str = "hello";
-        self.send(&ControlRequest::Hello).await?;
-        let payload = self.receive(HELLO).await?;
-        if payload.len() > MAX_CONTROL {
-            return Err(EngineError::Frame(FrameError::TooLarge(payload.len())));
-        }
-        match decode_message(&payload).map_err(EngineError::Frame)? {
+        match self.ask("hello", &ControlRequest::Hello).await? {
             ControlResponse::Hello(hello) if hello.version == control::VERSION => Ok(hello),
             ControlResponse::Hello(hello) => Err(EngineError::Answer(format!(
                 "it speaks version {} of the control protocol, not {}",
                 hello.version,
                 control::VERSION
             ))),
-            ControlResponse::Shutdown => Err(EngineError::Answer("it answered another request".to_owned())),
-            ControlResponse::Error(error) => {
-                let error = answer::bounded(error);
-                Err(EngineError::Refused {
-                    request: HELLO,
-                    error,
-                })
+            _ => Err(other_answer()),
+        }
+    }
+
+    /// Has interpreters started that wait for a job.
+    ///
+    /// # Errors
+    /// As [`Self::hello`].
+    pub(crate) async fn park(&mut self, wanted: control::Park) -> Result<control::Parked, EngineError> {
+        match self.ask("park", &ControlRequest::Park(wanted)).await? {
+            ControlResponse::Parked(parked) => Ok(parked),
+            _ => Err(other_answer()),
+        }
+    }
+
+    /// Has a restored guest become a machine of its own.
+    ///
+    /// # Errors
+    /// As [`Self::hello`]. The machine must not be used then.
+    pub(crate) async fn identity(
+        &mut self,
+        identity: &control::Identity,
+    ) -> Result<control::Confirmed, EngineError> {
+        match self
+            .ask("identity", &ControlRequest::Identity(identity.clone()))
+            .await?
+        {
+            ControlResponse::Identity(confirmed) if confirmed.machine_id == identity.machine_id => {
+                Ok(confirmed)
             }
+            _ => Err(other_answer()),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        name: &'static str,
+        request: &ControlRequest,
+    ) -> Result<ControlResponse, EngineError> {
+        self.send(request).await?;
+        let payload = self.receive(name).await?;
+        if payload.len() > MAX_CONTROL {
+            return Err(EngineError::Frame(FrameError::TooLarge(payload.len())));
+        }
+        match decode_message(&payload).map_err(EngineError::Frame)? {
+            ControlResponse::Error(error) => Err(EngineError::Refused {
+                request: name,
+                error: answer::bounded(error),
+            }),
+            response => Ok(response),
         }
     }
 

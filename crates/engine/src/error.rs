@@ -15,6 +15,9 @@ pub enum EngineError {
     /// The machine could not be made, or did not last until the job began.
     #[error(transparent)]
     Vmm(#[from] VmmError),
+    /// The host's kernel gave no random bytes.
+    #[error("There are no random bytes")]
+    Random(#[source] std::io::Error),
     /// The guest-runner refused a control request.
     #[error("The guest refused {request}: {}", error.cause)]
     Refused {
@@ -56,6 +59,7 @@ impl From<EngineError> for HostError {
         match error {
             EngineError::Request(error) | EngineError::Refused { error, .. } => Self { cause, ..error },
             EngineError::Vmm(error) => error.into(),
+            EngineError::Random(source) => Self::new(ErrorCode::Internal, format!("{cause}: {source}")),
             EngineError::Frame(source) => Self::new(ErrorCode::GuestProtocol, format!("{cause}: {source}")),
             EngineError::Answer(_) | EngineError::Closed(_) => Self::new(ErrorCode::GuestProtocol, cause),
             EngineError::Silent { .. } => Self::new(ErrorCode::GuestSilent, cause),

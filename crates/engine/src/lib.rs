@@ -11,9 +11,12 @@
 mod answer;
 mod conversation;
 mod error;
+mod identity;
 pub mod pool;
 mod sandbox;
 mod shape;
+mod template;
 
 pub use error::EngineError;
 pub use sandbox::Sandbox;
+pub use template::{Frozen, InUse, Spawned, Template};

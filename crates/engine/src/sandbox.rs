@@ -55,13 +55,46 @@ impl Sandbox {
         let hello = guarded(asked, machine.failed(), deadline).await;
         let hello = hello.unwrap_or_else(|| Err(silent("hello", began, &machine.console())))?;
         let timings = cold(&machine, &hello.boot, started.elapsed());
-        Ok(Self {
+        Ok(Self::new(machine, vcpus, hello, timings, began))
+    }
+
+    pub(crate) fn new(machine: Machine, vcpus: u8, hello: Hello, timings: Timings, began: Instant) -> Self {
+        Self {
             machine,
             vcpus,
             hello,
             timings,
             began,
-        })
+        }
+    }
+
+    pub(crate) fn into_machine(self) -> Machine {
+        self.machine
+    }
+
+    /// Waits until the machine cannot go on. May be dropped and called again.
+    pub async fn failed(&self) -> VmmError {
+        self.machine.failed().await
+    }
+
+    /// What the machine takes of the host's memory and shares with no other, in bytes; `None` when the kernel does not tell.
+    #[must_use]
+    pub fn private_memory(&self) -> Option<u64> {
+        let path = format!("/proc/{}/smaps_rollup", self.machine.pid());
+        private_dirty(&std::fs::read_to_string(path).ok()?)
+    }
+
+    /// From now on it counts as one that waited: what its restore took was not the next job's time.
+    pub fn pooled(&mut self) {
+        self.timings = Timings {
+            path: Some("pool".to_owned()),
+            ..Timings::default()
+        };
+    }
+
+    /// The time that a job waited for its sandbox counts from there.
+    pub fn leased(&mut self, since: Instant) {
+        self.began = since;
     }
 
     /// What the guest is and can do.
@@ -122,6 +155,7 @@ impl Sandbox {
             confine: guest.confine,
             compile: guest.compile,
             exec: guest.exec,
+            interpreter: guest.interpreter,
             connect: Some(milliseconds(connected - asked)),
             execute: Some(milliseconds(execute)),
             total: Some(milliseconds(self.began.elapsed())),
@@ -146,7 +180,7 @@ impl Sandbox {
     }
 }
 
-fn silent(request: &'static str, since: Instant, console: &Console) -> EngineError {
+pub(crate) fn silent(request: &'static str, since: Instant, console: &Console) -> EngineError {
     EngineError::Silent {
         request,
         after: since.elapsed(),
@@ -154,8 +188,17 @@ fn silent(request: &'static str, since: Instant, console: &Console) -> EngineErr
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Private_Dirty of a smaps_rollup (proc_pid_smaps(5)), in bytes.
+fn private_dirty(rollup: &str) -> Option<u64> {
+    let line = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Private_Dirty:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// A guest cannot have used more than there was.
@@ -228,6 +271,14 @@ mod tests {
         ] {
             assert_eq!(phases(&boot, 1000.0), None, "{boot:?}");
         }
+    }
+
+    #[test]
+    fn private_memory_is_read() {
+        let rollup =
+            "00400000-7fff ---p 00000000 00:00 0    [rollup]\nRss:  9 kB\nPrivate_Dirty:     18432 kB\n";
+        assert_eq!(private_dirty(rollup), Some(18 << 20));
+        assert_eq!(private_dirty("Rss: 9 kB\n"), None);
     }
 
     #[test]

@@ -63,7 +63,10 @@ impl KeyConfig {
     }
 
     /// Whether the numbers fit each other, and the target the budget.
-    pub(super) fn check(&self, budget: u64) -> Result<(), ConfigError> {
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check(&self, budget: u64) -> Result<(), ConfigError> {
         let Self { min, target, max, .. } = *self;
         if !(min <= target && target <= max) {
             return Err(ConfigError::Order { min, target, max });

@@ -1,0 +1,227 @@
+//! A frozen machine that was verified: what clones are made from, and how a machine becomes one.
+//!
+//! ```text
+//! Sandbox ── park ─► settle ── freeze ─► files, hello ─ ─ signed, verified ─ ─► Template
+//!                                                                                 │ spawn
+//!                                       Sandbox ◄── identity ◄── restore ◄── Spawned
+//! ```
+//!
+//! A clone that does not confirm its identity is no sandbox: it is destroyed, and the error says so.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::control::{Park, Parked};
+use protocol::job::Timings;
+use protocol::{Hello, JobRequest, Language, limits};
+use vmm::{
+    Machine, Prespawned, RestoreConfig, RootDrive, RuntimeDir, SnapshotFile, SnapshotFiles, VmId, VmmBinary,
+    VmmError,
+};
+
+use crate::conversation::{Conversation, guarded};
+use crate::error::EngineError;
+use crate::sandbox::{Sandbox, milliseconds, silent};
+
+/// How long a machine is left alone before it is frozen, so that nothing is under way in it.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long the throwaway jobs that warm a clone may take each.
+const WARM: f64 = 20.0;
+
+/// What clones are made from.
+#[derive(Clone)]
+pub struct Template {
+    /// The VMM that the snapshot fits.
+    pub vmm: VmmBinary,
+    /// The guest's memory.
+    pub memory: SnapshotFile,
+    /// Processors and devices.
+    pub state: SnapshotFile,
+    /// The first disk.
+    pub root: RootDrive,
+    /// A formatted scratch disk, to be copied.
+    pub scratch: PathBuf,
+    /// Virtual processors.
+    pub vcpus: u8,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// What the guest said of itself before it was frozen.
+    pub hello: Hello,
+    /// How many interpreters of each language wait in it.
+    pub parked: BTreeMap<Language, u8>,
+    /// Keeps the snapshot from being removed while clones are made.
+    pub in_use: InUse,
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.memory.path();
+        f.debug_struct("Template")
+            .field("memory", &path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whatever keeps a snapshot in its place until it is dropped.
+pub type InUse = Arc<dyn Any + Send + Sync>;
+
+/// A frozen machine's files, and what its guest said last.
+#[derive(Debug)]
+pub struct Frozen {
+    /// Memory and state.
+    pub files: SnapshotFiles,
+    /// What the guest is and can do.
+    pub hello: Hello,
+    /// What waits in it, and what does not.
+    pub parked: Parked,
+}
+
+impl Sandbox {
+    /// Parks interpreters and freezes the machine, which is gone afterwards.
+    ///
+    /// # Errors
+    /// The guest did not do as asked by `deadline`, or the VMM refused; nothing is left behind then.
+    pub async fn freeze(self, park: Park, deadline: Instant) -> Result<Frozen, EngineError> {
+        let began = Instant::now();
+        let machine = self.into_machine();
+        let asked = async {
+            let channel = machine.connect(limits::CONTROL_PORT, deadline).await?;
+            let mut conversation = Conversation::new(channel);
+            let parked = conversation.park(park).await?;
+            Ok((parked, conversation.hello().await?))
+        };
+        let asked = guarded(asked, machine.failed(), deadline).await;
+        let (parked, hello) = asked.unwrap_or_else(|| Err(silent("park", began, &machine.console())))?;
+        tokio::time::sleep(SETTLE).await;
+        let files = machine.snapshot(deadline).await?;
+        Ok(Frozen { files, hello, parked })
+    }
+}
+
+/// A VMM that waits to become a clone. Dropping it ends it.
+#[derive(Debug)]
+pub struct Spawned(Prespawned);
+
+impl Spawned {
+    /// Waits until the VMM is gone. May be dropped and called again.
+    pub async fn failed(&self) -> VmmError {
+        self.0.failed().await
+    }
+}
+
+impl Template {
+    /// Starts a VMM for a clone, and waits until it takes commands.
+    ///
+    /// # Errors
+    /// Whatever kept it from starting; nothing is left behind then.
+    pub async fn spawn(&self, runtime: &RuntimeDir) -> Result<Spawned, EngineError> {
+        Ok(Spawned(
+            Prespawned::spawn(&self.vmm, self.config(runtime, None)?).await?,
+        ))
+    }
+
+    /// Makes a clone of its own out of a VMM that waits.
+    ///
+    /// # Errors
+    /// The VMM did not take the snapshot, or the guest did not confirm its identity by `deadline`; nothing is left behind then.
+    pub async fn restore(&self, spawned: Spawned, deadline: Instant) -> Result<Sandbox, EngineError> {
+        let began = Instant::now();
+        let machine = spawned.0.restore(deadline).await?;
+        self.assign(machine, began, deadline).await
+    }
+
+    /// Both in one.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`] and [`Self::restore`].
+    pub async fn clone_now(
+        &self,
+        runtime: &RuntimeDir,
+        keep_console: Option<PathBuf>,
+        deadline: Instant,
+    ) -> Result<Sandbox, EngineError> {
+        let began = Instant::now();
+        let machine = Machine::restore(&self.vmm, self.config(runtime, keep_console)?, deadline).await?;
+        self.assign(machine, began, deadline).await
+    }
+
+    fn config(&self, runtime: &RuntimeDir, keep_console: Option<PathBuf>) -> Result<RestoreConfig, VmmError> {
+        Ok(RestoreConfig {
+            dir: runtime.create(VmId::random()?)?,
+            memory: self.memory.clone(),
+            state: self.state.clone(),
+            root: Some(self.root.clone()),
+            scratch: Some(self.scratch.clone()),
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            keep_console,
+        })
+    }
+
+    async fn assign(
+        &self,
+        machine: Machine,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<Sandbox, EngineError> {
+        let restored = Instant::now();
+        let asked = async {
+            let channel = machine.connect(limits::CONTROL_PORT, deadline).await?;
+            crate::identity::assign(&mut Conversation::new(channel)).await
+        };
+        let confirmed = guarded(asked, machine.failed(), deadline).await;
+        confirmed.unwrap_or_else(|| Err(silent("identity", restored, &machine.console())))?;
+        let host = machine.restore_timings().unwrap_or_default();
+        let timings = Timings {
+            path: Some("restore".to_owned()),
+            vmm_spawn: Some(milliseconds(host.vmm_spawn)),
+            restore: Some(milliseconds(host.load)),
+            identity: Some(milliseconds(restored.elapsed())),
+            ..Timings::default()
+        };
+        Ok(Sandbox::new(
+            machine,
+            self.vcpus,
+            self.hello.clone(),
+            timings,
+            began,
+        ))
+    }
+
+    /// Runs a throwaway job in each language that has an interpreter to spare, so that an emulated processor has translated
+    /// the code that the next job needs. The code is ours, and the interpreter it runs in is gone afterwards.
+    ///
+    /// # Errors
+    /// A job did not run as it should: the clone must not be used.
+    pub async fn warm(&self, sandbox: &mut Sandbox) -> Result<(), EngineError> {
+        let spare = self.parked.iter().filter(|(_, count)| **count > 1);
+        for (&language, _) in spare {
+            let Some(code) = throwaway(language) else { continue };
+            let job = JobRequest {
+                timeout: WARM,
+                ..JobRequest::new("warm", language, code)
+            };
+            let response = sandbox.exec(&job, |_| {}).await?;
+            if response.exit_code != 0 || response.stdout != "1\n" {
+                return Err(EngineError::Answer(format!(
+                    "a job of no consequence failed in {language}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn throwaway(language: Language) -> Option<&'static str> {
+    match language {
+        Language::Python => Some("print(1)"),
+        Language::Bash => Some("echo 1"),
+        Language::Node => Some("console.log(1)"),
+        Language::Ruby => Some("puts 1"),
+        Language::Rust => None,
+    }
+}
