@@ -28,7 +28,11 @@ fn json_begins_with_the_four_fields_and_is_one_object() {
 #[test]
 fn the_timeline_names_every_phase() {
     let host = Host::new();
-    let finished = host.run("bash", "echo hi").arg("--timeline").finish().succeeded();
+    let finished = host
+        .run("bash", "echo hi")
+        .args(["--cold", "--timeline"])
+        .finish()
+        .succeeded();
     assert_eq!(finished.stdout_text(), "hi\n");
     let timeline = finished.stderr_text().to_lowercase();
     for phase in [

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use engine::Sandbox;
@@ -39,7 +39,7 @@ pub(crate) struct App {
 /// What a machine is to be made of, all of it there.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    boot: BootFiles,
+    pub(crate) boot: BootFiles,
     root: RootDrive,
     scratch: PathBuf,
 }
@@ -73,6 +73,11 @@ impl App {
             tracing::warn!("{error}");
         }
         Ok(runtime)
+    }
+
+    /// Where `serve` listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.runtime.join("agent.sock")
     }
 
     /// Where VMMs are looked for.
@@ -109,18 +114,13 @@ impl App {
         }
     }
 
-    fn look(&self, machine: &Machine) -> Result<Parts, HostError> {
+    pub(crate) fn look(&self, machine: &Machine) -> Result<Parts, HostError> {
         let mut parts = match &machine.root {
             Root::Template(name) => {
                 let found = self.store.lookup(name, &machine.kernel, &self.runner)?;
-                let root = RootDrive {
-                    path: found.rootfs,
-                    filesystem: Filesystem::Squashfs,
-                    init: Init::Runner,
-                };
                 Parts {
                     boot: found.boot,
-                    root,
+                    root: Self::root_drive(found.rootfs),
                     scratch: found.scratch,
                 }
             }
@@ -134,6 +134,15 @@ impl App {
             parts.boot.initramfs.clone_from(initramfs);
         }
         Ok(parts)
+    }
+
+    /// The root drive of a template.
+    pub(crate) fn root_drive(rootfs: PathBuf) -> RootDrive {
+        RootDrive {
+            path: rootfs,
+            filesystem: Filesystem::Squashfs,
+            init: Init::Runner,
+        }
     }
 
     fn make(&self, machine: &Machine) -> Result<(), HostError> {
@@ -166,10 +175,9 @@ impl App {
     pub(crate) async fn vmm(
         &self,
         machine: &Machine,
-        parts: &Parts,
+        kernel: &Path,
         runtime: &RuntimeDir,
     ) -> Result<VmmBinary, HostError> {
-        let kernel = &parts.boot.kernel;
         let vmm = probe::detect(machine.backend, &self.search(), kernel, runtime).await?;
         if vmm.accel == Accel::Tcg {
             tell_of_emulation(runtime);
@@ -177,12 +185,13 @@ impl App {
         Ok(vmm)
     }
 
-    /// Boots the machine and waits for its guest-runner.
-    pub(crate) async fn sandbox(
+    /// Boots the machine and waits for its guest-runner. It can be frozen into `snapshot_dir`.
+    pub(crate) async fn boot(
         &self,
         vmm: &VmmBinary,
         machine: &Machine,
         parts: Parts,
+        snapshot_dir: Option<PathBuf>,
         runtime: &RuntimeDir,
     ) -> Result<Sandbox, HostError> {
         let patience = match parts.root.init {
@@ -200,7 +209,7 @@ impl App {
             cid: 3,
             extra_kernel_args: machine.kernel_args.clone(),
             keep_console: machine.keep_console.clone(),
-            snapshot_dir: None,
+            snapshot_dir,
         };
         Ok(Sandbox::acquire(vmm, config, Instant::now() + patience).await?)
     }

@@ -35,6 +35,7 @@ impl Job {
         let mut request = JobRequest::new(trace_id, lang, code);
         request.timeout = args.timeout;
         request.stream = !json;
+        request.fresh = args.fresh;
         request.args = args.args.iter().chain(&args.trailing).cloned().collect();
         request.env = args
             .env

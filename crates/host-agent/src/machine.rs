@@ -7,10 +7,10 @@ use protocol::{ErrorCode, HostError, Language};
 use vmm::probe::Choice;
 use vmm::{BackendKind, Filesystem, Init, MachineConfig, RootDrive};
 
-use crate::cli::{Backend, RunArgs};
+use crate::cli::{Backend, MachineArgs, RunArgs};
 
 /// The machine that a run wants.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) root: Root,
     pub(crate) kernel: KernelChoice,
@@ -24,7 +24,7 @@ pub(crate) struct Machine {
 }
 
 /// Where its root filesystem comes from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Root {
     /// A template that set-up makes.
     Template(&'static str),
@@ -44,6 +44,16 @@ impl Machine {
             let cause = format!("there is no initramfs at {}", path.display());
             return Err(HostError::new(ErrorCode::UnreadableInput, cause));
         }
+        Ok(Self {
+            initramfs: args.initramfs.clone(),
+            kernel_args: args.kernel_args.clone(),
+            keep_console: args.keep_console.clone(),
+            ..Self::of(root, &args.machine)?
+        })
+    }
+
+    /// The machine with that root filesystem.
+    pub(crate) fn of(root: Root, args: &MachineArgs) -> Result<Self, HostError> {
         if !MachineConfig::VCPUS.contains(&args.vcpus) {
             let cause = format!("--vcpus {} is out of range", args.vcpus);
             return Err(invalid(cause).remedy("give 1 to 32"));
@@ -51,7 +61,7 @@ impl Machine {
         Ok(Self {
             root,
             kernel: kernel(args.kernel.as_deref())?,
-            initramfs: args.initramfs.clone(),
+            initramfs: None,
             backend: match args.backend {
                 Backend::Auto => Choice::Auto,
                 Backend::Firecracker => Choice::Only(BackendKind::Firecracker),
@@ -59,9 +69,14 @@ impl Machine {
             },
             vcpus: args.vcpus,
             memory_mib: memory_mib(&args.memory)?,
-            kernel_args: args.kernel_args.clone(),
-            keep_console: args.keep_console.clone(),
+            kernel_args: Vec::new(),
+            keep_console: None,
         })
+    }
+
+    /// Whether it is as templates are frozen: nothing about it is this run's own but what a clone can still take.
+    pub(crate) fn can_be_cloned(&self) -> bool {
+        matches!(self.root, Root::Template(_)) && self.initramfs.is_none() && self.kernel_args.is_empty()
     }
 }
 
@@ -79,7 +94,7 @@ pub(crate) fn template(name: &str) -> Result<&'static str, HostError> {
     })
 }
 
-fn template_with(language: Language) -> Result<&'static str, HostError> {
+pub(crate) fn template_with(language: Language) -> Result<&'static str, HostError> {
     image::template_for_language(language.name())
         .ok_or_else(|| HostError::new(ErrorCode::LanguageMissing, format!("no template has {language}")))
 }
@@ -103,8 +118,20 @@ fn image(path: &Path) -> Result<RootDrive, HostError> {
     })
 }
 
-/// Memory in MiB: a number of MiB, or one with a suffix.
+/// Memory of a machine in MiB.
 fn memory_mib(text: &str) -> Result<u32, HostError> {
+    let size = size_mib("--memory", text)?;
+    if size < MachineConfig::MIN_MEMORY_MIB {
+        let least = MachineConfig::MIN_MEMORY_MIB;
+        return Err(
+            invalid(format!("--memory {text} is too little")).remedy(format!("give at least {least} MiB"))
+        );
+    }
+    Ok(size)
+}
+
+/// A size in MiB: a number of MiB, or one with a suffix.
+pub(crate) fn size_mib(option: &str, text: &str) -> Result<u32, HostError> {
     let upper = text.trim().to_ascii_uppercase();
     let number = upper.trim_end_matches("IB").trim_end_matches('B');
     let (digits, factor) = match number.strip_suffix('G') {
@@ -115,18 +142,9 @@ fn memory_mib(text: &str) -> Result<u32, HostError> {
         .parse::<u32>()
         .ok()
         .and_then(|size| size.checked_mul(factor));
-    match size {
-        None => {
-            Err(invalid(format!("--memory {text:?} is no size"))
-                .remedy("write MiB as in 512, or 512M, or 2G"))
-        }
-        Some(size) if size < MachineConfig::MIN_MEMORY_MIB => {
-            let least = MachineConfig::MIN_MEMORY_MIB;
-            Err(invalid(format!("--memory {text} is too little"))
-                .remedy(format!("give at least {least} MiB")))
-        }
-        Some(size) => Ok(size),
-    }
+    size.ok_or_else(|| {
+        invalid(format!("{option} {text:?} is no size")).remedy("write MiB as in 512, or 512M, or 2G")
+    })
 }
 
 fn invalid(cause: String) -> HostError {

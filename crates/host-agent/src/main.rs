@@ -2,6 +2,7 @@
 
 mod app;
 mod cli;
+mod client;
 mod commands;
 mod env_vars;
 mod interrupts;
@@ -10,6 +11,9 @@ mod machine;
 mod output;
 mod progress;
 mod report;
+mod server;
+mod service;
+mod snapshots;
 
 use std::process::ExitCode;
 
@@ -24,6 +28,9 @@ fn main() -> ExitCode {
     match &command {
         Command::Run(args) => commands::run::run(&global, args),
         Command::Setup(args) => commands::setup::setup(&global, args),
+        Command::Serve(args) => commands::serve::serve(&global, args),
+        Command::Template(command) => commands::template::template(&global, command),
+        Command::SigningKey(command) => commands::signing_key::signing_key(&global, command),
         Command::Doctor { kernel } => commands::doctor::doctor(&global, kernel.as_deref()),
         Command::InjectGuestRunner(args) => commands::inject_guest_runner::inject_guest_runner(&global, args),
         Command::Completions { shell } => commands::completions::completions(*shell),

@@ -1,7 +1,7 @@
 //! What the user is told of a job: one line for an error, one when something ended the code, the timeline. Text out, no
 //! I/O.
 
-use protocol::job::{Clock, Timings};
+use protocol::job::{Clock, Interpreter, Timings};
 use protocol::{HostError, JobResponse, Termination};
 
 /// The one line of an error.
@@ -35,16 +35,27 @@ pub(crate) fn killed_by(response: &JobResponse, timeout: f64) -> Option<String> 
 /// The phases of a job, aligned, with a bar that shows where the time went.
 pub(crate) fn timeline(timings: &Timings) -> String {
     const BAR: f64 = 40.0;
-    let phases = [
-        ("VMM spawn", timings.vmm_spawn),
-        ("API configuration", timings.configure),
-        ("kernel", timings.kernel),
-        ("init", timings.init),
-        ("runner ready", timings.ready),
+    let start: &[_] = match timings.path.as_deref() {
+        Some("pool") => &[],
+        Some("restore") => &[
+            ("VMM spawn", timings.vmm_spawn),
+            ("restore", timings.restore),
+            ("identity", timings.identity),
+        ],
+        _ => &[
+            ("VMM spawn", timings.vmm_spawn),
+            ("API configuration", timings.configure),
+            ("kernel", timings.kernel),
+            ("init", timings.init),
+            ("runner ready", timings.ready),
+        ],
+    };
+    let job = [
         ("connect", timings.connect),
         ("execute", timings.execute),
         ("shutdown", timings.shutdown),
     ];
+    let phases: Vec<_> = start.iter().copied().chain(job).collect();
     let whole: f64 = phases.iter().filter_map(|(_, took)| *took).sum();
     let mut text = String::new();
     let mut begun = 0.0;
@@ -62,8 +73,12 @@ pub(crate) fn timeline(timings: &Timings) -> String {
         );
         begun += took;
     }
+    let interpreter = match timings.interpreter {
+        Some(Interpreter::Parked) => ", parked interpreter",
+        Some(Interpreter::Fresh) | None => "",
+    };
     text + &format!(
-        "{:<18} {whole:>7.1} ms  ({})\n",
+        "{:<18} {whole:>7.1} ms  ({}{interpreter})\n",
         "total",
         timings.path.as_deref().unwrap_or("unknown")
     )

@@ -1,6 +1,7 @@
 //! What a user may type: clap's types, and nothing that they do.
 
 mod run;
+mod template;
 
 use std::path::PathBuf;
 
@@ -8,7 +9,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use run::{Backend, RunArgs};
+pub(crate) use run::{Backend, MachineArgs, RunArgs};
+pub(crate) use template::{ServeArgs, SigningKeyCommand, TemplateBuildArgs, TemplateCommand};
 
 use crate::env_vars;
 
@@ -23,6 +25,7 @@ Examples:
   host-agent run --lang python --code 'print(42)'
   host-agent doctor
   host-agent setup --template base --template rust
+  host-agent template build base && host-agent serve
 
 `host-agent help run` says more about jobs.";
 
@@ -64,6 +67,15 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Make what is missing: kernel, root filesystems, and if asked for, fetch Firecracker
     Setup(SetupArgs),
+    /// Keep machines ready and run jobs that come over a Unix socket; `run` finds it by itself
+    #[command(after_help = template::SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Freeze machines with interpreters that wait, so that jobs start in a fraction of a boot
+    #[command(subcommand, after_help = template::TEMPLATE_EXAMPLES)]
+    Template(TemplateCommand),
+    /// The keys that snapshots are signed with
+    #[command(subcommand, after_help = template::SIGNING_KEY_EXAMPLES)]
+    SigningKey(SigningKeyCommand),
     /// Say what works on this machine, what is missing, and the command that mends it
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor {

@@ -79,27 +79,17 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) trace_id: Option<String>,
 
-    /// Memory of the machine: MiB, or with a suffix as in 512M or 2G
-    #[arg(
-        short,
-        long,
-        value_name = "SIZE",
-        default_value = "512",
-        help_heading = "Machine"
-    )]
-    pub(crate) memory: String,
-    /// Virtual processors of the machine, 1 to 32
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, help_heading = "Machine")]
-    pub(crate) vcpus: u8,
     /// The template whose root filesystem the code sees [default: the one that has the language]
     #[arg(long, value_name = "NAME", help_heading = "Machine")]
     pub(crate) template: Option<String>,
-    /// The VMM
-    #[arg(long, value_enum, default_value_t, help_heading = "Machine", env = env_vars::BACKEND, hide_env = true)]
-    pub(crate) backend: Backend,
-    /// The kernel: `debian`, `debian-SUITE`, `tuned`, or the path of a file [default: debian]
-    #[arg(long, value_name = "KERNEL", help_heading = "Machine", env = env_vars::KERNEL, hide_env = true)]
-    pub(crate) kernel: Option<String>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Boot a machine, even where a snapshot or a service would be faster
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) cold: bool,
+    /// Start a new interpreter, even where one waits
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) fresh: bool,
     /// A root filesystem of your own: squashfs, or ext4 with the guest-runner injected, which is booted with its own init
     #[arg(
         long,
@@ -133,6 +123,29 @@ pub(crate) struct RunArgs {
     /// Keep the guest's console in this file, and let its kernel say more there
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) keep_console: Option<PathBuf>,
+}
+
+/// What a machine is, apart from its root filesystem.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MachineArgs {
+    /// Memory of the machine: MiB, or with a suffix as in 512M or 2G
+    #[arg(
+        short,
+        long,
+        value_name = "SIZE",
+        default_value = "512",
+        help_heading = "Machine"
+    )]
+    pub(crate) memory: String,
+    /// Virtual processors of the machine, 1 to 32
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, help_heading = "Machine")]
+    pub(crate) vcpus: u8,
+    /// The VMM
+    #[arg(long, value_enum, default_value_t, help_heading = "Machine", env = env_vars::BACKEND, hide_env = true)]
+    pub(crate) backend: Backend,
+    /// The kernel: `debian`, `debian-SUITE`, `tuned`, or the path of a file [default: debian]
+    #[arg(long, value_name = "KERNEL", help_heading = "Machine", env = env_vars::KERNEL, hide_env = true)]
+    pub(crate) kernel: Option<String>,
 }
 
 /// The VMM to use.

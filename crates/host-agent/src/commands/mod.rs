@@ -4,7 +4,10 @@ pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod inject_guest_runner;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod setup;
+pub(crate) mod signing_key;
+pub(crate) mod template;
 
 use std::process::ExitCode;
 

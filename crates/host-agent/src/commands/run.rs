@@ -1,7 +1,8 @@
 //! `host-agent run`: one job in a machine of its own.
 //!
 //! ```text
-//! arguments ─► Job, Machine ─► parts (made if missing) ─► VMM ─► Sandbox ─► exec ─► output ─► destroy
+//! arguments ─► Job, Machine ─► a service that listens ─► its answer ──────────────────────► output
+//!                    └─► parts (made if missing) ─► VMM ─► Sandbox, restored or booted ─► exec ─► output ─► destroy
 //!                                                                └── a signal, or nobody reads: dropped ──┘
 //! ```
 
@@ -9,8 +10,10 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use engine::Sandbox;
+use image::snapshot::VerifiedSnapshot;
 use protocol::job::Timings;
-use protocol::{ErrorCode, HostError};
+use protocol::{ErrorCode, HostError, JobResponse};
 use rustix::process::Signal;
 use serde::Serialize;
 use vmm::RuntimeDir;
@@ -18,11 +21,19 @@ use vmm::RuntimeDir;
 use super::fail;
 use crate::app::{App, Parts};
 use crate::cli::{GlobalArgs, RunArgs};
+use crate::client::Client;
 use crate::interrupts::Interrupts;
 use crate::job::Job;
 use crate::machine::Machine;
-use crate::output::{self, complain};
+use crate::output::{self, Output, Written, complain};
 use crate::report;
+use crate::service::{ExecuteRequest, Only};
+use crate::snapshots::Candidate;
+
+/// How long a clone may take to be made.
+const RESTORE: Duration = Duration::from_secs(60);
+/// What a service says that leaves the job to be run without it.
+const CANNOT_SERVE: [ErrorCode; 2] = [ErrorCode::ServiceMismatch, ErrorCode::TemplateMissing];
 
 /// How a run came to its end.
 enum End {
@@ -62,20 +73,29 @@ fn execute(global: &GlobalArgs, args: &RunArgs, trace_id: &str) -> Result<End, H
         .build()
         .map_err(cannot("start the event loop"))?;
     waiting.block_on(async {
-        // Up to the machine itself a signal ends the process at once.
-        let parts = app.parts(&machine, !args.no_setup, &runtime).await?;
-        let mut interrupts = Interrupts::new().map_err(cannot("watch for signals"))?;
-        let run = Run {
+        let mut run = Run {
             app: &app,
             runtime: &runtime,
             machine: &machine,
             job: &job,
+            args,
+            json: global.json,
             accepted,
+            interrupts: None,
+        };
+        if let Some(end) = run.served().await? {
+            return Ok(end);
+        }
+        // Up to the machine itself a signal ends the process at once.
+        let parts = app.parts(&machine, !args.no_setup, &runtime).await?;
+        let mut interrupts = match run.interrupts.take() {
+            Some(interrupts) => interrupts,
+            None => Interrupts::new().map_err(cannot("watch for signals"))?,
         };
         tokio::select! {
             biased;
             signal = interrupts.next() => Ok(End::Interrupted(signal)),
-            end = run.converse(parts, global.json, args) => end,
+            end = run.converse(parts) => end,
         }
     })
 }
@@ -86,15 +106,50 @@ struct Run<'a> {
     runtime: &'a RuntimeDir,
     machine: &'a Machine,
     job: &'a Job,
+    args: &'a RunArgs,
+    json: bool,
     accepted: Instant,
+    /// Once signals have been taken over.
+    interrupts: Option<Interrupts>,
 }
 
 impl Run<'_> {
-    async fn converse(&self, parts: Parts, json: bool, args: &RunArgs) -> Result<End, HostError> {
-        let vmm = self.app.vmm(self.machine, &parts, self.runtime).await?;
+    /// Has a service run the job, if one listens and can; `None` where it has to be done here.
+    async fn served(&mut self) -> Result<Option<End>, HostError> {
+        let own_machine = self.args.cold || self.args.hello || self.machine.keep_console.is_some();
+        if own_machine || !self.machine.can_be_cloned() {
+            return Ok(None);
+        }
+        let Some(client) = Client::find(&self.app.socket()).await else {
+            return Ok(None);
+        };
+        let mut interrupts = Interrupts::new().map_err(cannot("watch for signals"))?;
+        let request = ExecuteRequest {
+            job: self.job.request.clone(),
+            template: self.args.template.clone(),
+            vcpus: Some(self.machine.vcpus),
+            memory_mib: Some(self.machine.memory_mib),
+            only: Some(Only::of(self.machine)),
+        };
+        let (output, written) = output::start().map_err(cannot("start a thread"))?;
+        let answered = tokio::select! {
+            biased;
+            signal = interrupts.next() => return Ok(Some(End::Interrupted(signal))),
+            answered = client.execute(&request, |event| output.pass(&event)) => answered,
+        };
+        match answered {
+            Err(error) if CANNOT_SERVE.contains(&error.code) => {
+                self.interrupts = Some(interrupts);
+                Ok(None)
+            }
+            answered => Ok(Some(self.finish(answered?, output, written, None).await?)),
+        }
+    }
+
+    async fn converse(&self, parts: Parts) -> Result<End, HostError> {
         let (output, mut written) = output::start().map_err(cannot("start a thread"))?;
-        let mut sandbox = self.app.sandbox(&vmm, self.machine, parts, self.runtime).await?;
-        if args.hello {
+        let mut sandbox = self.sandbox(parts).await?;
+        if self.args.hello {
             output.complain(json_line(sandbox.hello())?);
         }
         let answered = tokio::select! {
@@ -108,8 +163,44 @@ impl Run<'_> {
         if let Some(timings) = &mut response.timings {
             timings.total = Some(milliseconds(self.accepted.elapsed()));
         }
+        self.finish(response, output, written, Some(sandbox)).await
+    }
+
+    /// A clone where there is a snapshot to make it from, else a machine that boots.
+    async fn sandbox(&self, parts: Parts) -> Result<Sandbox, HostError> {
+        if !self.args.cold && self.machine.can_be_cloned() {
+            let candidate = self.app.candidate(self.machine, self.runtime).await?;
+            match self.app.open(&candidate) {
+                Ok(Some(snapshot)) => return self.clone_of(candidate, snapshot).await,
+                Ok(None) => {}
+                // A machine that boots is as good; what happened to the snapshot is for its owner to know.
+                Err(error) => complain(format_args!("note: booting, because {error}")),
+            }
+        }
+        let vmm = self
+            .app
+            .vmm(self.machine, &parts.boot.kernel, self.runtime)
+            .await?;
+        self.app.boot(&vmm, self.machine, parts, None, self.runtime).await
+    }
+
+    async fn clone_of(&self, candidate: Candidate, snapshot: VerifiedSnapshot) -> Result<Sandbox, HostError> {
+        let template = self.app.template(candidate, snapshot)?;
+        let deadline = Instant::now() + RESTORE;
+        let clone = template.clone_now(self.runtime, self.machine.keep_console.clone(), deadline);
+        Ok(clone.await?)
+    }
+
+    /// Prints what there is to print, and ends the machine.
+    async fn finish(
+        &self,
+        response: JobResponse,
+        output: Output,
+        mut written: Written,
+        sandbox: Option<Sandbox>,
+    ) -> Result<End, HostError> {
         let kept = self.job.keep_files(&response);
-        if json {
+        if self.json {
             output.print(json_line(&response)?);
         } else if let Some(line) = report::killed_by(&response, self.job.request.timeout) {
             output.complain(line + "\n");
@@ -118,10 +209,13 @@ impl Run<'_> {
         if let Err(error) = written.ended().await {
             return unwritten(error);
         }
-        let shutdown = sandbox.destroy().await;
-        if args.timeline {
+        let shutdown = match sandbox {
+            Some(sandbox) => Some(milliseconds(sandbox.destroy().await.took)),
+            None => None,
+        };
+        if self.args.timeline {
             let timings = Timings {
-                shutdown: Some(milliseconds(shutdown.took)),
+                shutdown,
                 ..response.timings.unwrap_or_default()
             };
             complain(report::timeline(&timings));
@@ -142,7 +236,7 @@ fn unwritten(error: io::Error) -> Result<End, HostError> {
     }
 }
 
-fn cannot(action: &'static str) -> impl FnOnce(io::Error) -> HostError {
+pub(crate) fn cannot(action: &'static str) -> impl FnOnce(io::Error) -> HostError {
     move |error| HostError::new(ErrorCode::Internal, format!("cannot {action}: {error}"))
 }
 
@@ -151,11 +245,11 @@ fn json_line(value: &impl Serialize) -> Result<String, HostError> {
     Ok(text + "\n")
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn random_trace_id() -> String {
+pub(crate) fn random_trace_id() -> String {
     let mut bytes = [0; 16];
     // Without random bytes the id is of no use, but nothing depends on it.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

@@ -1,0 +1,414 @@
+//! What `serve` does with a job, whoever brought it.
+//!
+//! ```text
+//! ExecuteRequest ─► checked ─► its turn ─► pool ─────────────► exec ─► answer ─► destroyed
+//!                                 └─ no snapshot of it: boot ──►┘
+//! builder: missing or stale snapshot ─► build ─► Pool::install; the pool is without that template meanwhile, or has the old one
+//! ```
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::pool::policy::{BackoffPolicy, KeyConfig, Limits, Status};
+use engine::pool::{Leased, Pool, sensible_concurrency};
+use engine::{EngineError, Sandbox};
+use protocol::{ErrorCode, Event, HostError, JobRequest, JobResponse, Language};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use vmm::RuntimeDir;
+
+use crate::app::App;
+use crate::cli::{MachineArgs, ServeArgs};
+use crate::commands::run::{milliseconds, random_trace_id};
+use crate::machine::{self, Machine, Root};
+use crate::snapshots;
+
+/// What an idle clone takes until one has been weighed: an emulated one's running figure, rounded up.
+const CLONE_BYTES: NonZeroU64 = NonZeroU64::new(48 << 20).unwrap();
+/// What a VMM takes that waits for its snapshot.
+const VMM_BYTES: NonZeroU64 = NonZeroU64::new(16 << 20).unwrap();
+/// Until a restore was seen.
+const RESTORE_TIME: Duration = Duration::from_millis(500);
+/// The pool of a template that nobody asked for lately shrinks to its least after that.
+const IDLE: Duration = Duration::from_secs(300);
+/// Machines that are kept ready of the first template, where nobody says how many.
+const LEAST: usize = 2;
+const MOST: usize = 16;
+/// Jobs that run at a time, for each processor: what waits longer would not be done sooner by running.
+const JOBS_PER_PROCESSOR: usize = 4;
+/// How often snapshots are looked at.
+const REVIEW: Duration = Duration::from_secs(60);
+/// After a build that failed.
+const RETRY: Duration = Duration::from_secs(300);
+
+/// A job over HTTP: the fields of [`JobRequest`], and which machine it wants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExecuteRequest {
+    #[serde(flatten)]
+    pub(crate) job: JobRequest,
+    /// The template; the one that has the language when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) template: Option<String>,
+    /// Virtual processors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vcpus: Option<u8>,
+    /// Memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_mib: Option<u32>,
+    /// The kernel and VMM that the job insists on; the service's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only: Option<Only>,
+}
+
+/// See [`ExecuteRequest::only`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Only {
+    pub(crate) kernel: String,
+    pub(crate) backend: String,
+}
+
+impl Only {
+    pub(crate) fn of(machine: &Machine) -> Self {
+        Self {
+            kernel: machine.kernel.to_string(),
+            backend: format!("{:?}", machine.backend),
+        }
+    }
+}
+
+impl ExecuteRequest {
+    /// Why `body` is no request, as precisely as can be said.
+    pub(crate) fn refusal(body: &[u8], error: &serde_json::Error) -> HostError {
+        let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let language = value.get("lang").and_then(serde_json::Value::as_str);
+        match language.map(str::parse::<Language>) {
+            Some(Err(unknown)) => unknown,
+            _ => HostError::new(
+                ErrorCode::InvalidRequest,
+                format!("the request is not a job: {error}"),
+            ),
+        }
+    }
+}
+
+/// The service.
+pub(crate) struct Service {
+    app: App,
+    runtime: RuntimeDir,
+    pool: Pool,
+    args: ServeArgs,
+    /// The names of the templates whose root filesystems are there; jobs in others are refused.
+    templates: Vec<&'static str>,
+    turns: Semaphore,
+    /// Templates that boot for each job at the moment, and why.
+    slow: Mutex<BTreeMap<&'static str, String>>,
+}
+
+/// `GET /readyz`
+#[derive(Debug, Serialize)]
+pub(crate) struct Readiness {
+    /// Jobs are taken.
+    ready: bool,
+    /// Templates that boot for each job at the moment, and why.
+    slow: BTreeMap<&'static str, String>,
+}
+
+impl Service {
+    /// Prepares what is missing and starts the pool. Machines die with the thread that calls this.
+    pub(crate) async fn start(
+        app: App,
+        runtime: RuntimeDir,
+        args: ServeArgs,
+    ) -> Result<Arc<Self>, HostError> {
+        let names = image::BUILT_IN.iter().map(|template| template.name);
+        let (first, others) = (image::BUILT_IN[0].name, names.skip(1));
+        let machine = Machine::of(Root::Template(first), &args.machine)?;
+        app.parts(&machine, true, &runtime).await?;
+        let is_there = |name: &&'static str| {
+            let machine = Machine::of(Root::Template(name), &args.machine);
+            machine.is_ok_and(|machine| app.look(&machine).is_ok())
+        };
+        let templates: Vec<_> = std::iter::once(first).chain(others.filter(is_there)).collect();
+        let limits = Limits {
+            budget_bytes: budget(args.memory_budget.as_deref())?,
+            max_concurrent: sensible_concurrency(),
+            backoff: BackoffPolicy::default(),
+        };
+        let pool = Pool::start(limits, runtime.clone());
+        let service = Arc::new(Self {
+            app,
+            runtime,
+            pool,
+            args,
+            templates,
+            turns: Semaphore::new(sensible_concurrency().get() * JOBS_PER_PROCESSOR),
+            slow: Mutex::default(),
+        });
+        // A target that cannot be met is known before there is anything to restore.
+        service.config(first).map(drop)?;
+        for name in service.templates.clone() {
+            tokio::spawn(Arc::clone(&service).keep_fresh(name));
+        }
+        Ok(service)
+    }
+
+    /// Runs a job.
+    ///
+    /// # Errors
+    /// Why it did not run.
+    pub(crate) async fn execute(
+        &self,
+        mut request: ExecuteRequest,
+        on_event: impl FnMut(Event) + Send,
+    ) -> Result<JobResponse, HostError> {
+        let accepted = Instant::now();
+        if request.job.trace_id.is_empty() {
+            request.job.trace_id = random_trace_id();
+        }
+        let trace_id = request.job.trace_id.clone();
+        let answered = self.run(&request, accepted, on_event).await;
+        answered.map_err(|error| error.trace_id(trace_id))
+    }
+
+    async fn run(
+        &self,
+        request: &ExecuteRequest,
+        accepted: Instant,
+        on_event: impl FnMut(Event) + Send,
+    ) -> Result<JobResponse, HostError> {
+        request.job.validate()?;
+        let machine = self.machine(request)?;
+        // Never closed.
+        let _turn = self.turns.acquire().await;
+        let mut sandbox = self.sandbox(request, &machine).await?;
+        let leased = Instant::now();
+        let mut response = sandbox.exec(&request.job, on_event).await?;
+        let answered = Instant::now();
+        // The answer does not wait for it.
+        tokio::spawn(sandbox.destroy());
+        if let Some(error) = response.error.take() {
+            return Err(error);
+        }
+        if let Some(timings) = &mut response.timings {
+            let execute = Duration::from_secs_f64(timings.execute.unwrap_or_default().max(0.0) / 1e3);
+            let host =
+                answered.saturating_duration_since(leased).saturating_sub(execute) + answered.elapsed();
+            let waited = leased - accepted;
+            timings.host = Some(milliseconds(if timings.path.as_deref() == Some("pool") {
+                host + waited
+            } else {
+                host
+            }));
+            timings.total = Some(milliseconds(accepted.elapsed()));
+        }
+        Ok(response)
+    }
+
+    fn machine(&self, request: &ExecuteRequest) -> Result<Machine, HostError> {
+        let name = match &request.template {
+            Some(name) => machine::template(name)?,
+            None => machine::template_with(request.job.lang)?,
+        };
+        if !self.templates.contains(&name) {
+            let cause = format!("the template {name} has not been made");
+            return Err(HostError::new(ErrorCode::TemplateMissing, cause).remedy(format!(
+                "run `host-agent setup --template {name}`, and start the service again"
+            )));
+        }
+        let own = &self.args.machine;
+        let args = MachineArgs {
+            memory: request
+                .memory_mib
+                .map_or_else(|| own.memory.clone(), |size| size.to_string()),
+            vcpus: request.vcpus.unwrap_or(own.vcpus),
+            ..own.clone()
+        };
+        let machine = Machine::of(Root::Template(name), &args)?;
+        if request
+            .only
+            .as_ref()
+            .is_some_and(|only| *only != Only::of(&machine))
+        {
+            let cause = "the service has another kernel or VMM than the job insists on";
+            return Err(HostError::new(ErrorCode::ServiceMismatch, cause));
+        }
+        Ok(machine)
+    }
+
+    async fn sandbox(&self, request: &ExecuteRequest, machine: &Machine) -> Result<Lease, HostError> {
+        let Root::Template(name) = machine.root else {
+            return Err(HostError::new(
+                ErrorCode::Internal,
+                "a service runs templates only",
+            ));
+        };
+        let own = Machine::of(Root::Template(name), &self.args.machine)?;
+        let as_frozen = (own.vcpus, own.memory_mib) == (machine.vcpus, machine.memory_mib);
+        if as_frozen && let Some(leased) = self.pool.acquire(name).await? {
+            return Ok(Lease::Pool(Box::new(leased)));
+        }
+        tracing::debug!(
+            trace_id = request.job.trace_id,
+            name,
+            "Booting, for want of a snapshot"
+        );
+        let parts = self.app.look(machine)?;
+        let vmm = self.app.vmm(machine, &parts.boot.kernel, &self.runtime).await?;
+        let sandbox = self.app.boot(&vmm, machine, parts, None, &self.runtime).await?;
+        Ok(Lease::Cold(Box::new(sandbox)))
+    }
+
+    /// The pool, as it was a moment ago.
+    pub(crate) async fn pool(&self) -> Option<Status<String>> {
+        self.pool.status().await
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        Readiness {
+            ready: true,
+            slow: self.slow().clone(),
+        }
+    }
+
+    /// Destroys all machines.
+    pub(crate) async fn drain(&self) {
+        self.pool.drain().await;
+    }
+
+    fn config(&self, name: &str) -> Result<KeyConfig, HostError> {
+        let first = name == image::BUILT_IN[0].name;
+        let min = match self.args.pool {
+            Some(pool) if first => pool,
+            None if first => LEAST,
+            _ => 0,
+        };
+        let config = KeyConfig {
+            min,
+            target: min,
+            max: self.args.pool.unwrap_or(MOST).max(min),
+            prespawn: if first { self.args.prespawned } else { 0 },
+            weight: NonZeroU32::MIN,
+            idle_after: IDLE,
+            vm_bytes: CLONE_BYTES,
+            vmm_bytes: VMM_BYTES,
+            restore_time: RESTORE_TIME,
+        };
+        let budget = budget(self.args.memory_budget.as_deref())?;
+        config.check(budget).map_err(|error| over_budget(&error))?;
+        Ok(config)
+    }
+
+    /// Sees to it that there is a snapshot that fits and is not too old, for as long as the service runs.
+    async fn keep_fresh(self: Arc<Self>, name: &'static str) {
+        let mut installed = None;
+        loop {
+            let pause = match self.refresh(name, &mut installed).await {
+                Ok(()) => {
+                    self.slow().remove(name);
+                    REVIEW
+                }
+                Err(error) => {
+                    tracing::warn!(name, %error, "There is no snapshot to restore from");
+                    self.slow().insert(name, format!("booting for each job: {error}"));
+                    RETRY
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn refresh(&self, name: &'static str, installed: &mut Option<u64>) -> Result<(), HostError> {
+        let machine = Machine::of(Root::Template(name), &self.args.machine)?;
+        let candidate = self.app.candidate(&machine, &self.runtime).await?;
+        let max_age = Duration::try_from_secs_f64(self.args.rebuild_after * 3600.0).unwrap_or(Duration::MAX);
+        let replacing = match self.app.open(&candidate) {
+            Ok(Some(snapshot)) if !snapshots::is_stale(snapshot.manifest(), max_age) => {
+                let serial = snapshot.manifest().serial;
+                if *installed != Some(serial) {
+                    self.install(name, self.app.template(candidate, snapshot)?)
+                        .await?;
+                    *installed = Some(serial);
+                }
+                return Ok(());
+            }
+            Ok(Some(snapshot)) => Some(snapshot.manifest().serial),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(name, %error, "A snapshot is not used");
+                self.app
+                    .snapshots()
+                    .find(&candidate.key)?
+                    .map(|snapshot| snapshot.serial())
+            }
+        };
+        if installed.is_none() {
+            let why = "booting for each job while its snapshot is being built";
+            self.slow().insert(name, why.to_owned());
+        }
+        let built = self
+            .app
+            .build(&machine, &candidate, replacing, &self.runtime, |_| {})
+            .await?;
+        let snapshot = self.app.open(&candidate)?;
+        let snapshot =
+            snapshot.ok_or_else(|| HostError::new(ErrorCode::SnapshotMissing, "it was removed"))?;
+        *installed = Some(built.snapshot.serial());
+        self.install(name, self.app.template(candidate, snapshot)?).await
+    }
+
+    async fn install(&self, name: &str, template: engine::Template) -> Result<(), HostError> {
+        let config = self.config(name)?;
+        let installed = self.pool.install(name, template, config).await;
+        installed.map_err(|error| over_budget(&error))
+    }
+
+    fn slow(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A machine for one job.
+enum Lease {
+    Pool(Box<Leased>),
+    Cold(Box<Sandbox>),
+}
+
+impl Lease {
+    async fn exec(
+        &mut self,
+        job: &JobRequest,
+        on_event: impl FnMut(Event) + Send,
+    ) -> Result<JobResponse, EngineError> {
+        match self {
+            Self::Pool(leased) => leased.exec(job, on_event).await,
+            Self::Cold(sandbox) => sandbox.exec(job, on_event).await,
+        }
+    }
+
+    async fn destroy(self) {
+        match self {
+            Self::Pool(leased) => leased.destroy().await,
+            Self::Cold(sandbox) => sandbox.destroy().await,
+        };
+    }
+}
+
+fn over_budget(error: &dyn std::fmt::Display) -> HostError {
+    HostError::new(ErrorCode::InvalidRequest, error.to_string())
+        .remedy("give a larger --memory-budget, or a smaller --pool or --prespawned")
+}
+
+/// Bytes for what waits.
+fn budget(asked: Option<&str>) -> Result<u64, HostError> {
+    if let Some(size) = asked {
+        return Ok(u64::from(machine::size_mib("--memory-budget", size)?) << 20);
+    }
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = available.and_then(|text| text.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    Ok(kibibytes.map_or(512 << 20, |kibibytes| (kibibytes << 10) / 4))
+}
