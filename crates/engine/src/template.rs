@@ -43,8 +43,8 @@ pub struct Template {
     pub state: SnapshotFile,
     /// The first disk.
     pub root: RootDrive,
-    /// A formatted scratch disk, to be copied.
-    pub scratch: PathBuf,
+    /// The scratch disk as the frozen machine left it, to be copied.
+    pub scratch: SnapshotFile,
     /// Virtual processors.
     pub vcpus: u8,
     /// Guest memory in MiB.

@@ -22,7 +22,7 @@ pub(crate) fn become_own(guest: &Guest, identity: &Identity) -> Result<Confirmed
     let entropy = identity
         .entropy_bytes()
         .ok_or_else(|| invalid("an identity that is out of its bounds"))?;
-    if !guest.root.adopt_machine_id(&identity.machine_id) {
+    if !guest.root.adopt_machine_id(&identity.machine_id)? {
         return Err(invalid("this machine has another identity already"));
     }
     sys::reseed_kernel(&entropy).doing(|| "give the kernel random numbers of its own".to_owned())?;

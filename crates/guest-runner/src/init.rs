@@ -195,7 +195,7 @@ fn become_system(parameters: &Parameters) -> Result<()> {
         await_device(device)?;
     }
     root::mount_scratch(parameters.scratch.as_deref(), Path::new("/scratch"))?;
-    root::mount_overlay(LOWER, Some(Path::new("/scratch")), Path::new(NEW_ROOT))?;
+    root::mount_overlay(LOWER, Path::new("/scratch"), Path::new(NEW_ROOT))?;
     change_root()?;
     for init in INITS {
         let error = Command::new(init).exec();

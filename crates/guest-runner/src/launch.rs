@@ -13,14 +13,13 @@ use protocol::frame::{encode, encode_message};
 use protocol::{ErrorCode, HostError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
+use serde::Serialize;
 
 use crate::confine::cgroup::Cgroup;
-use crate::confine::namespaces::Trees;
 use crate::failure::Doing as _;
 use crate::guest::Guest;
 use crate::reap::Process;
 use crate::stage::{self, Lease, Setup};
-use crate::sys;
 
 /// How long writing to a stage may block.
 const HAND_OVER: Duration = Duration::from_secs(30);
@@ -66,35 +65,24 @@ impl Stage {
         for stream in &self.output {
             fcntl_setfl(stream, OFlags::NONBLOCK)?;
         }
-        self.write(
-            &encode_message(setup).map_err(io::Error::other)?,
-            |mut control| match payload {
-                Some(payload) => control.write_all(&encode(payload).map_err(io::Error::other)?),
-                None => Ok(()),
-            },
-        )
+        self.write(setup, payload)
     }
 
     /// Gives a stage that waits its job.
-    pub(crate) fn release(&self, lease: &Lease, trees: &Trees, payload: &[u8]) -> Result<(), HostError> {
-        let write = || {
-            self.write(
-                &encode_message(lease).map_err(io::Error::other)?,
-                |mut control| {
-                    sys::send_descriptors(control, &trees.descriptors())?;
-                    control.write_all(&encode(payload).map_err(io::Error::other)?)
-                },
-            )
-        };
-        Ok(write().doing(|| "hand a job to its stage".to_owned())?)
+    pub(crate) fn release(&self, lease: &Lease, payload: &[u8]) -> Result<(), HostError> {
+        let written = self.write(lease, Some(payload));
+        Ok(written.doing(|| "hand a job to its stage".to_owned())?)
     }
 
-    /// Writes `first`, and then whatever `rest` writes, with a deadline.
-    fn write(&self, first: &[u8], rest: impl FnOnce(&UnixStream) -> io::Result<()>) -> io::Result<()> {
+    /// Writes a message and the job, with a deadline.
+    fn write(&self, message: &impl Serialize, payload: Option<&[u8]>) -> io::Result<()> {
+        let mut frames = encode_message(message).map_err(io::Error::other)?;
+        if let Some(payload) = payload {
+            frames.extend(encode(payload).map_err(io::Error::other)?);
+        }
         self.control.set_nonblocking(false)?;
         self.control.set_write_timeout(Some(HAND_OVER))?;
-        (&self.control).write_all(first)?;
-        rest(&self.control)?;
+        (&self.control).write_all(&frames)?;
         self.control.set_nonblocking(true)
     }
 

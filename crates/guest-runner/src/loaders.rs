@@ -10,13 +10,11 @@
 //! hexadecimal digits, the working directory, the number of arguments, the arguments, the number of environment entries,
 //! the entries. A loader that fails ends its process with 70, and no code has run.
 
-use std::fs;
 use std::os::fd::RawFd;
 use std::path::Path;
 
 use protocol::Language;
 
-use crate::confine::namespaces::JOB_DIRECTORY;
 use crate::failure::{Doing as _, Result};
 use crate::files;
 
@@ -200,9 +198,7 @@ pub(crate) fn install(root: &Path) -> Result<()> {
         let path = directory.join(loader.path);
         files::write(&path, loader.content, loader.mode).doing(|| format!("write {}", path.display()))?;
     }
-    // Ruby's main script has to be there before any job is. One that is at its end from the start would stay so.
-    let script = root.join(JOB_DIRECTORY.trim_start_matches('/')).join("main.rb");
-    fs::write(&script, "\n").doing(|| format!("write {}", script.display()))
+    Ok(())
 }
 
 /// What is in the environment of an interpreter of `language` that is to wait, besides the default; none where there is

@@ -2,7 +2,7 @@
 //! namespaces of its own. A job that one of them can take is released into it; any other job starts a new process.
 //!
 //! ```text
-//! park ─► stage ─► interpreter, blocked in its loader ─ ─ frozen, restored ─ ─ take ─► release ─► the code
+//! park ─► stage ─► interpreter, blocked in its loader ─ ─ frozen, cloned ─ ─ take ─► release ─► the code
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,10 +21,11 @@ use crate::confine::cgroup::Cgroup;
 use crate::confine::namespaces::View;
 use crate::confine::rlimits::Rlimits;
 use crate::failure::{Doing as _, Failure};
-use crate::guest::Guest;
+use crate::guest::{Extent, Guest};
 use crate::language;
 use crate::launch::Stage;
 use crate::loaders;
+use crate::root::JobDirectories;
 use crate::stage::{self, Report, Setup};
 
 /// How long an interpreter may take to start and to import what it imports.
@@ -39,8 +40,9 @@ pub(crate) struct Parking(Mutex<BTreeMap<Language, Vec<Parked>>>);
 
 /// One interpreter that waits.
 pub(crate) struct Parked {
-    // In this order: the stage ends, then its cgroup is removed.
+    // In this order: the stage ends, then what it used is removed.
     pub(crate) stage: Stage,
+    pub(crate) directories: JobDirectories,
     pub(crate) cgroup: Cgroup,
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn park(guest: &Arc<Guest>, wanted: control::Park) -> Result<control:
 
 impl Parking {
     fn park(&self, guest: &Guest, wanted: &control::Park) -> control::Parked {
+        guest.root.await_identity();
         let mut refused = BTreeMap::new();
         for (&language, &count) in &wanted.languages {
             let missing = usize::from(count.min(MAX_PARKED)).saturating_sub(self.count(language));
@@ -135,28 +138,36 @@ fn needs_start(job: &JobRequest) -> bool {
 
 fn start(guest: &Guest, language: Language) -> Result<Parked, HostError> {
     let cannot = |why: &str| HostError::from(Failure::new(format!("park {language}"), why));
+    if guest.extent != Extent::Machine || !guest.root.is_own() {
+        return Err(cannot("the runner is not PID 1 of this guest"));
+    }
     let Ok(cgroups) = &guest.cgroups else {
         return Err(cannot("this guest has no cgroup v2"));
     };
     let injection = loaders::environment(language).ok_or_else(|| cannot("it is compiled"))?;
     let program = language::program(guest.root.programs(), language)?;
     let limits = Limits::decide(&JobLimits::default(), true, guest.memory)?;
-    let (root, user) = guest.root.waiting()?;
+    let root = guest.root.prepare()?;
+    let directories = root.directories(guest.next_job())?;
     let cgroup = cgroups.create(&limits)?;
     let setup = Setup {
         view: View {
-            root: Some(root),
-            own: None,
+            root: root.mount.clone(),
+            own: directories.own(),
             shm_bytes: limits.memory_bytes,
         },
-        user,
+        user: root.user.clone(),
         program,
         cgroup: Some(cgroup.path().to_owned()),
         rlimits: Rlimits::new(&limits, true),
         parked: Some(injection),
     };
     let stage = Stage::spawn(guest, &setup, None)?;
-    let parked = Parked { stage, cgroup };
+    let parked = Parked {
+        stage,
+        directories,
+        cgroup,
+    };
     parked.await_loader(language)?;
     Ok(parked)
 }

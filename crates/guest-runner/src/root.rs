@@ -2,13 +2,13 @@
 //! never paid for.
 //!
 //! ```text
-//! PID 1      /lower (root drive, read-only) + /layer (the runner's own files) ──overlay──► /root-waiting, without a job
-//!            … + /scratch (scratch drive) ──overlay──► /root-overlay, a job's root
+//! PID 1      /lower (root drive, read-only) + /layer (the runner's own files) + /scratch (scratch drive)
+//!                ──overlay──► /root-overlay, a job's root
 //! --listen   the system's own root
 //! ```
 //!
-//! An interpreter that waits for its job has the first of the two roots: the scratch drive is mounted only after the machine
-//! was restored, so that no frozen machine holds it open. What both roots contain is the same.
+//! A machine that is frozen with interpreters that wait holds its scratch drive open: every clone has a copy of that drive as
+//! it was then, so that what its kernel knows of it is true.
 
 use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::confine::identity::User;
 use crate::confine::namespaces::{JOB_DIRECTORY, Own};
-use crate::failure::{Doing as _, Failure, Result};
+use crate::failure::{Doing as _, Result};
 use crate::loaders;
 use crate::modules::Modules;
 
@@ -29,7 +29,6 @@ use crate::modules::Modules;
 pub(crate) const LOWER: &str = "/lower";
 const SCRATCH: &str = "/scratch";
 const OVERLAY: &str = "/root-overlay";
-const WAITING: &str = "/root-waiting";
 const LAYER: &str = "/layer";
 const MACHINE_ID: &str = "etc/machine-id";
 /// Where a service keeps the directories of jobs.
@@ -55,10 +54,8 @@ pub(crate) struct Root {
 #[derive(Default)]
 struct State {
     prepared: Option<Prepared>,
-    /// The user of the jobs, once the layer of the runner's own files is there.
-    layer: Option<User>,
-    /// The root without a job is mounted.
-    waiting: bool,
+    /// The machine is to be cloned, and no clone may run a job before it has an identity.
+    awaits_identity: bool,
     machine_id: Option<String>,
 }
 
@@ -104,10 +101,11 @@ impl Root {
         }
         let fresh = match &self.source {
             Source::Drives { scratch, modules } => {
-                let user = state.layer(modules)?;
+                modules.load(&["ext4", "overlay"])?;
+                let user = furnish(Path::new(LOWER), Path::new(LAYER))?;
                 mount_scratch(scratch.as_deref(), Path::new(SCRATCH))?;
                 let lower = format!("{LAYER}:{LOWER}");
-                mount_overlay(&lower, Some(Path::new(SCRATCH)), Path::new(OVERLAY))?;
+                mount_overlay(&lower, Path::new(SCRATCH), Path::new(OVERLAY))?;
                 write_machine_id(state.machine_id.as_deref())?;
                 prepared(Some(Path::new(OVERLAY)), user, Path::new(SCRATCH))?
             }
@@ -119,56 +117,37 @@ impl Root {
         Ok(state.prepared.insert(fresh).clone())
     }
 
-    /// The root of interpreters that wait for a job, and the user that jobs run as.
-    pub(crate) fn waiting(&self) -> Result<(PathBuf, User)> {
-        let mut state = self.lock();
-        let Source::Drives { modules, .. } = &self.source else {
-            return Err(Failure::new(
-                "park an interpreter",
-                "the runner is not PID 1 of this guest",
-            ));
-        };
-        let user = state.layer(modules)?;
-        if !state.waiting {
-            mount_overlay(&format!("{LAYER}:{LOWER}"), None, Path::new(WAITING))?;
-            state.waiting = true;
-        }
-        Ok((WAITING.into(), user))
+    /// Whether jobs have a root of their own, and not that of a system.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.source, Source::Drives { .. })
     }
 
-    /// Whether interpreters wait here that a machine without an identity of its own must not release: it may be one of
-    /// many clones.
+    /// From now on no job runs before there is an identity: the machine may be one of many clones.
+    pub(crate) fn await_identity(&self) {
+        self.lock().awaits_identity = true;
+    }
+
+    /// Whether it is still to come.
     pub(crate) fn lacks_identity(&self) -> bool {
         let state = self.lock();
-        state.waiting && state.machine_id.is_none()
+        state.awaits_identity && state.machine_id.is_none()
     }
 
     /// Takes the id that jobs are to see in `/etc/machine-id`; false when there is another already.
-    pub(crate) fn adopt_machine_id(&self, id: &str) -> bool {
+    pub(crate) fn adopt_machine_id(&self, id: &str) -> Result<bool> {
         let mut state = self.lock();
-        match &state.machine_id {
-            Some(known) => known == id,
-            None => {
-                state.machine_id = Some(id.to_owned());
-                state.prepared.is_none()
-            }
+        if let Some(known) = &state.machine_id {
+            return Ok(known == id);
         }
+        if state.prepared.is_some() && self.is_own() {
+            write_machine_id(Some(id))?;
+        }
+        state.machine_id = Some(id.to_owned());
+        Ok(true)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Makes the layer of the runner's own files on the first call, and loads what is needed for any root.
-    fn layer(&mut self, modules: &Modules) -> Result<User> {
-        if let Some(user) = &self.layer {
-            return Ok(user.clone());
-        }
-        modules.load(&["ext4", "overlay"])?;
-        let user = furnish(Path::new(LOWER), Path::new(LAYER))?;
-        Ok(self.layer.insert(user).clone())
     }
 }
 
@@ -215,17 +194,17 @@ pub(crate) fn mount_scratch(device: Option<&Path>, target: &Path) -> Result<()> 
     .doing(|| format!("mount the scratch disk on {}", target.display()))
 }
 
-/// Mounts the layers at `lower`, the uppermost first, on `target`, with everything written to `scratch`; read-only
-/// without one.
-pub(crate) fn mount_overlay(lower: &str, scratch: Option<&Path>, target: &Path) -> Result<()> {
+/// Mounts the layers at `lower`, the uppermost first, with everything written to `scratch`, on `target`.
+pub(crate) fn mount_overlay(lower: &str, scratch: &Path, target: &Path) -> Result<()> {
     make(target, 0o755)?;
-    let mut options = format!("lowerdir={lower}");
-    if let Some(scratch) = scratch {
-        let (upper, work) = (scratch.join("upper"), scratch.join("work"));
-        make(&upper, 0o755)?;
-        make(&work, 0o700)?;
-        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
-    }
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    make(&upper, 0o755)?;
+    make(&work, 0o700)?;
+    let options = format!(
+        "lowerdir={lower},upperdir={},workdir={}",
+        upper.display(),
+        work.display()
+    );
     let attempt = |options: &str| {
         let options = std::ffi::CString::new(options).unwrap_or_default();
         mount(

@@ -12,7 +12,6 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::Path;
 use std::time::Duration;
 
 use protocol::frame::{FrameDecoder, decode_message};
@@ -23,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock::{self, milliseconds};
 use crate::confine::cgroup::{self, Cgroup};
-use crate::confine::namespaces::{Trees, View};
+use crate::confine::namespaces::View;
 use crate::confine::rlimits::Rlimits;
 use crate::confine::{self, Limits};
 use crate::connection::Connection;
@@ -69,13 +68,13 @@ pub(crate) fn run(
     }
     let limits = Limits::decide(&job.limits, guest.cgroups.is_ok(), guest.memory)?;
     let root = guest.root.prepare()?;
-    let directories = root.directories(guest.next_job())?;
     let begun = match guest.parking.take(job, &limits) {
-        Some(parked) => release(parked, &root, &directories, &limits, payload)?,
-        None => start(guest, job, &root, &directories, &limits, payload)?,
+        Some(parked) => release(parked, &limits, payload)?,
+        None => start(guest, job, &root, &limits, payload)?,
     };
     let Begun {
         stage,
+        directories,
         cgroup,
         interpreter,
         compiles,
@@ -110,6 +109,7 @@ pub(crate) fn run(
 /// A job whose processes are there.
 struct Begun {
     stage: Stage,
+    directories: JobDirectories,
     cgroup: Option<Cgroup>,
     interpreter: Interpreter,
     /// Its code has to be compiled first.
@@ -121,18 +121,18 @@ fn start(
     guest: &Guest,
     job: &JobRequest,
     root: &Prepared,
-    directories: &JobDirectories,
     limits: &Limits,
     payload: &[u8],
 ) -> Result<Begun, HostError> {
     let program = language::program(guest.root.programs(), job.lang)?;
     let compiles = program.compile.is_some();
+    let directories = root.directories(guest.next_job())?;
     let cgroups = guest.cgroups.as_ref().ok();
     let cgroup = cgroups.map(|groups| groups.create(limits)).transpose()?;
     let setup = Setup {
         view: View {
             root: root.mount.clone(),
-            own: Some(directories.own()),
+            own: directories.own(),
             shm_bytes: limits.memory_bytes,
         },
         user: root.user.clone(),
@@ -143,6 +143,7 @@ fn start(
     };
     Ok(Begun {
         stage: Stage::spawn(guest, &setup, Some(payload))?,
+        directories,
         cgroup,
         interpreter: Interpreter::Fresh,
         compiles,
@@ -150,13 +151,7 @@ fn start(
 }
 
 /// Gives the job to an interpreter that waits.
-fn release(
-    mut parked: Parked,
-    root: &Prepared,
-    directories: &JobDirectories,
-    limits: &Limits,
-    payload: &[u8],
-) -> Result<Begun, HostError> {
+fn release(mut parked: Parked, limits: &Limits, payload: &[u8]) -> Result<Begun, HostError> {
     parked.cgroup.limit(limits)?;
     parked.cgroup.begin();
     let lease = Lease {
@@ -164,11 +159,10 @@ fn release(
         shm_bytes: limits.memory_bytes,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    let mount = root.mount.as_deref().unwrap_or(Path::new("/"));
-    let trees = Trees::open(mount, &directories.own())?;
-    parked.stage.release(&lease, &trees, payload)?;
+    parked.stage.release(&lease, payload)?;
     Ok(Begun {
         stage: parked.stage,
+        directories: parked.directories,
         cgroup: Some(parked.cgroup),
         interpreter: Interpreter::Parked,
         compiles: false,

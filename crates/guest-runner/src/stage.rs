@@ -10,9 +10,8 @@
 //!                  inner → runner   Report…
 //! ```
 //!
-//! An interpreter that is to wait is started the same way, without a job and with a view that lacks the job's own
-//! directories. Its job comes later, with a [`Lease`] and the mounts that complete the view; inner then gives it to the
-//! interpreter's loader (see [`crate::loaders`]) over a socket that only the two of them have:
+//! An interpreter that is to wait is started the same way, without a job. Its job comes later, with a [`Lease`]; inner then
+//! gives it to the interpreter's loader (see [`crate::loaders`]) over a socket that only the two of them have:
 //!
 //! ```text
 //! loader socket    loader → inner   `P` it waits
@@ -48,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::confine::identity::User;
-use crate::confine::namespaces::{self, JOB_DIRECTORY, Trees, View};
+use crate::confine::namespaces::{self, JOB_DIRECTORY, View};
 use crate::confine::rlimits::Rlimits;
 use crate::failure::{Doing as _, Failure};
 use crate::files;
@@ -87,7 +86,7 @@ pub(crate) struct Setup {
     pub(crate) parked: Option<Vec<(String, String)>>,
 }
 
-/// What a job brings to an interpreter that waits. Descriptors of its mounts and the job's request follow it.
+/// What a job brings to an interpreter that waits. The job's request follows it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Lease {
     pub(crate) rlimits: Rlimits,
@@ -307,15 +306,19 @@ impl Inner<'_> {
             files: None,
             loader: Some(&theirs),
         };
+        // Ruby opens its main script before it loads anything, and would find one without a line at its end for good.
+        self.write_source("\n")?;
         let main = self.start(&interpreter, &stdin)?;
         drop(theirs);
         loader.expect(loaders::PARKED, LOADING)?;
         report(self.control, &Report::Parked);
-        let Some((lease, trees)) = self.wait_for_lease(main, &children)? else {
+        let Some(lease) = self.wait_for_lease(main, &children)? else {
             return Ok(None);
         };
         let job: JobRequest = receive(self.control)?;
-        trees.adopt(lease.shm_bytes)?;
+        if lease.shm_bytes != self.setup.view.shm_bytes {
+            namespaces::resize_shm(lease.shm_bytes)?;
+        }
         sethostname(lease.hostname.as_bytes()).doing(|| "set the host name".to_owned())?;
         self.place(&job)?;
         stdin.fill(&job)?;
@@ -332,7 +335,7 @@ impl Inner<'_> {
     }
 
     /// Waits for a job; `None` when the runner has none any more. An interpreter that ends before is an error.
-    fn wait_for_lease(&mut self, main: Pid, children: &File) -> Result<Option<(Lease, Trees)>, HostError> {
+    fn wait_for_lease(&mut self, main: Pid, children: &File) -> Result<Option<Lease>, HostError> {
         loop {
             let mut watched = [
                 PollFd::new(children, PollFlags::IN),
@@ -353,14 +356,8 @@ impl Inner<'_> {
                 }
             }
             if has_orders {
-                let Ok(lease) = receive(self.control) else {
-                    return Ok(None);
-                };
-                let received = sys::receive_descriptors(&*self.control)
-                    .doing(|| "receive the job's mounts".to_owned())?;
-                let trees = Trees::from_descriptors(received)
-                    .ok_or_else(|| Failure::new("receive the job's mounts", "they are not all there"))?;
-                return Ok(Some((lease, trees)));
+                // What is no lease is the end of the runner's interest.
+                return Ok(receive(self.control).ok());
             }
         }
     }
@@ -370,11 +367,7 @@ impl Inner<'_> {
     fn place(&self, job: &JobRequest) -> Result<(), HostError> {
         if job.files.is_empty() && job.cwd.is_none() {
             // Nothing of the job's has run, so its directory is as the runner made it.
-            let source = Path::new(&self.setup.program.source);
-            let user = &self.setup.user;
-            let written = files::write(source, job.code.as_bytes(), 0o644)
-                .and_then(|()| std::os::unix::fs::chown(source, Some(user.uid), Some(user.gid)));
-            return Ok(written.doing(|| format!("write {}", source.display()))?);
+            return self.write_source(&job.code);
         }
         self.in_child(false, || {
             self.setup.user.assume()?;
@@ -383,6 +376,14 @@ impl Inner<'_> {
         })?;
         while wait(WaitOptions::empty()).is_err_and(|error| error == Errno::INTR) {}
         Ok(())
+    }
+
+    fn write_source(&self, code: &str) -> Result<(), HostError> {
+        let source = Path::new(&self.setup.program.source);
+        let user = &self.setup.user;
+        let written = files::write(source, code.as_bytes(), 0o644)
+            .and_then(|()| std::os::unix::fs::chown(source, Some(user.uid), Some(user.gid)));
+        Ok(written.doing(|| format!("write {}", source.display()))?)
     }
 
     /// Starts one program as the job's user and waits until it is running.

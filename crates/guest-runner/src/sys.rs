@@ -2,21 +2,13 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
-
-/// The most descriptors that one message carries.
-const MOST_DESCRIPTORS: usize = 3;
 
 /// The two sides of a fork.
 pub(crate) enum Fork {
@@ -243,31 +235,6 @@ pub(crate) fn reseed_kernel(entropy: &[u8]) -> io::Result<()> {
         check(libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG))?;
     }
     Ok(())
-}
-
-/// Sends one byte with `descriptors` attached.
-pub(crate) fn send_descriptors(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut attached = SendAncillaryBuffer::new(&mut space);
-    if !attached.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    sendmsg(socket, &[IoSlice::new(b"d")], &mut attached, SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
-/// Receives what [`send_descriptors`] sent.
-pub(crate) fn receive_descriptors(socket: impl AsFd) -> io::Result<Vec<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut attached = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    recvmsg(socket, &mut parts, &mut attached, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptors = attached.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    Ok(descriptors.flatten().collect())
 }
 
 /// The kernel's Landlock version, if it has any.

@@ -107,6 +107,7 @@ impl App {
         };
         let memory = snapshot.memory().try_clone().map_err(unreadable)?;
         let state = snapshot.state().try_clone().map_err(unreadable)?;
+        let scratch = snapshot.scratch().try_clone().map_err(unreadable)?;
         let hello: Hello = serde_json::from_value(manifest.hello.clone()).map_err(|error| {
             HostError::new(
                 ErrorCode::SnapshotInvalid,
@@ -122,7 +123,7 @@ impl App {
             memory: SnapshotFile::new(memory, snapshot.memory_path())?,
             state: SnapshotFile::new(state, snapshot.state_path())?,
             root: App::root_drive(candidate.artefacts.rootfs),
-            scratch: candidate.artefacts.scratch,
+            scratch: SnapshotFile::new(scratch, snapshot.scratch_path())?,
             vcpus: u8::try_from(manifest.key.vcpus).unwrap_or(u8::MAX),
             memory_mib: manifest.key.memory_mib,
             hello,
@@ -207,7 +208,6 @@ async fn publish(building: SnapshotBuild, frozen: Frozen, keys: SigningKeys) -> 
                 std::iter::repeat_n(language.name().to_owned(), usize::from(*count))
             })
             .collect(),
-        command_line: String::new(),
         hello,
     };
     let published = tokio::task::spawn_blocking(move || building.publish(details, &keys)).await;

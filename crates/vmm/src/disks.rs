@@ -163,7 +163,21 @@ fn check_elf<'data>(data: impl ReadRef<'data>, length: u64) -> Result<(), String
     Ok(())
 }
 
-/// Copies what is not a hole; shares the blocks where the filesystem can.
+/// Copies the scratch disk of the machine in `dir`, if it has one, to `path`.
+///
+/// # Errors
+/// [`VmmError::State`], [`VmmError::DiskFull`].
+pub(crate) fn keep_scratch(dir: &Path, path: &Path) -> Result<bool, VmmError> {
+    let scratch = dir.join(SCRATCH);
+    if !scratch.exists() {
+        return Ok(false);
+    }
+    let (from, length) = open(&scratch, VmmError::DiskMissing)?;
+    copy(&from, length, path)?;
+    Ok(true)
+}
+
+/// Makes the machine's own disk of the template.
 fn copy_scratch(template: &Path, dir: &Path) -> Result<PathBuf, VmmError> {
     let (from, length) = open(template, VmmError::DiskMissing)?;
     let start = read_up_to(&from, 0, SUPERBLOCK);
@@ -174,17 +188,22 @@ fn copy_scratch(template: &Path, dir: &Path) -> Result<PathBuf, VmmError> {
             reason,
         })?;
     let path = dir.join(SCRATCH);
+    copy(&from, length, &path)?;
+    Ok(path)
+}
+
+/// Copies what is not a hole; shares the blocks where the filesystem can.
+fn copy(from: &File, length: u64, path: &Path) -> Result<(), VmmError> {
     let copy = || {
         let to = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&path)?;
+            .open(path)?;
         to.set_len(length)?;
-        copy_data(&from, &to, length)
+        copy_data(from, &to, length)
     };
-    copy().map_err(|error: io::Error| VmmError::state("write", &path, error))?;
-    Ok(path)
+    copy().map_err(|error: io::Error| VmmError::state("write", path, error))
 }
 
 fn copy_data(mut from: &File, mut to: &File, length: u64) -> io::Result<()> {

@@ -202,8 +202,8 @@ fn check_bounds(vcpus: u8, memory_mib: u32) -> Result<(), VmmError> {
     Ok(())
 }
 
-/// What a machine is made of that goes on where a snapshot was taken. All but the directory, the console and the scratch disk
-/// (which is as the template is, not as the snapshotted machine left its own) has to be what the snapshot was made with.
+/// What a machine is made of that goes on where a snapshot was taken. All but the directory and the console has to be what
+/// the snapshot was made with.
 ///
 /// The guest's vsock address is in the snapshot, so that all clones have the same: each has a socket of its own on the host.
 #[derive(Debug)]
@@ -218,8 +218,9 @@ pub struct RestoreConfig {
     pub state: SnapshotFile,
     /// The first disk.
     pub root: Option<RootDrive>,
-    /// A formatted image file, copied sparsely into `dir` and attached read-write as the second disk.
-    pub scratch: Option<PathBuf>,
+    /// The scratch disk as it was when the machine was frozen, which may have it mounted: copied sparsely into `dir` and attached
+    /// read-write as the second disk.
+    pub scratch: Option<SnapshotFile>,
     /// Virtual processors, 1 to 32.
     pub vcpus: u8,
     /// Guest memory in MiB, at least 128.
@@ -329,7 +330,7 @@ impl Machine {
         }
     }
 
-    /// Freezes the guest into `memory` and `state` in the directory that [`MachineConfig::snapshot_dir`] named, and ends the
+    /// Freezes the guest into `memory`, `state` and `scratch` in the directory that [`MachineConfig::snapshot_dir`] named, and ends the
     /// machine. Connections to the guest should be closed before: what is under way on them is lost. Half a second later the
     /// guest has come to rest; what it still had to do, every clone would have to do again.
     ///

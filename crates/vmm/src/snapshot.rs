@@ -1,4 +1,5 @@
-//! A frozen machine as two files: the guest's memory, and the state of its processors and devices.
+//! A frozen machine as files: the guest's memory, the state of its processors and devices, and its scratch disk as it was at
+//! that moment, which the guest may have mounted.
 //!
 //! ```text
 //! Machine::snapshot ─► Draft (removed unless completed) ─► SnapshotFiles ── signed and kept by the caller
@@ -19,11 +20,13 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate};
 use rustix::io::Errno;
 
+use crate::disks;
 use crate::error::VmmError;
 
 /// Names in a snapshot's directory.
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
+const SCRATCH: &str = "scratch";
 /// Memory is given back to the disk in pieces of so many bytes, where they are zero.
 const PAGE: usize = 4096;
 /// Read at a time when looking for them.
@@ -36,6 +39,8 @@ pub struct SnapshotFiles {
     pub memory: PathBuf,
     /// Processors and devices, in the VMM's own format: some hundred KiB at most.
     pub state: PathBuf,
+    /// The scratch disk; sparse. Absent where the machine had none.
+    pub scratch: Option<PathBuf>,
 }
 
 /// A file of a snapshot, opened once: what was verified through [`SnapshotFile::file`] is what machines are made of, whatever
@@ -102,9 +107,14 @@ impl SnapshotFile {
             .map_err(|error| VmmError::snapshot(&self.path, error.to_string()))
     }
 
+    /// A path to the same open file, for this process.
+    pub(crate) fn open_path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+
     /// The same file with an offset of its own, for a VMM that reads from the descriptor itself.
     pub(crate) fn reopen(&self) -> Result<OwnedFd, VmmError> {
-        let reopened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let reopened = File::open(self.open_path());
         reopened
             .map(OwnedFd::from)
             .map_err(|error| VmmError::snapshot(&self.path, error.to_string()))
@@ -153,6 +163,7 @@ impl Draft {
             files: SnapshotFiles {
                 memory,
                 state: PathBuf::new(),
+                scratch: None,
             },
             finished: false,
         };
@@ -162,6 +173,17 @@ impl Draft {
 
     pub(crate) fn memory(&self) -> &Path {
         &self.files.memory
+    }
+
+    /// Keeps the scratch disk of the machine in `machine`, if it has one. Its VMM has to be gone.
+    pub(crate) fn keep_scratch(&mut self, machine: &Path) -> Result<(), VmmError> {
+        let path = self.files.memory.with_file_name(SCRATCH);
+        // In its place before there is anything to remove.
+        self.files.scratch = Some(path.clone());
+        if !disks::keep_scratch(machine, &path)? {
+            self.files.scratch = None;
+        }
+        Ok(())
     }
 
     pub(crate) fn state(&self) -> &Path {
@@ -199,6 +221,9 @@ impl Drop for Draft {
         if !self.finished {
             let _ = fs::remove_file(&self.files.memory);
             let _ = fs::remove_file(&self.files.state);
+            if let Some(scratch) = &self.files.scratch {
+                let _ = fs::remove_file(scratch);
+            }
         }
     }
 }

@@ -1,14 +1,12 @@
 //! Namespaces: what of the guest a job can see. Its PID 1 (see [`crate::stage`]) builds the view from inside.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
-    mount_change, mount_move, mount_remount, move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 use rustix::thread::UnshareFlags;
@@ -41,8 +39,8 @@ const LINKS: [(&str, &str); 5] = [
 pub(crate) struct View {
     /// A mount that becomes the root; the guest's own root when absent.
     pub(crate) root: Option<PathBuf>,
-    /// Its own directories; a job that is still to come has none.
-    pub(crate) own: Option<Own>,
+    /// Its own directories.
+    pub(crate) own: Own,
     /// The size of `/dev/shm`, in bytes.
     pub(crate) shm_bytes: u64,
 }
@@ -83,10 +81,8 @@ impl View {
         let at = |name: &str| root.join(name);
         let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         attach("proc", &at("proc"), quiet, "")?;
-        if let Some(own) = &self.own {
-            bind(&own.job, &at(JOB_DIRECTORY.trim_start_matches('/')))?;
-            bind(&own.tmp, &at("tmp"))?;
-        }
+        bind(&self.own.job, &at(JOB_DIRECTORY.trim_start_matches('/')))?;
+        bind(&self.own.tmp, &at("tmp"))?;
         self.devices(&at("dev"))?;
         match &self.root {
             Some(root) => change_root(root),
@@ -142,51 +138,11 @@ fn shm_options(bytes: u64) -> String {
     format!("mode=1777,size={bytes}")
 }
 
-/// What a waiting interpreter's view is completed with: mounts of the runner's, as descriptors that cross into its mount
-/// namespace.
-#[derive(Debug)]
-pub(crate) struct Trees([OwnedFd; 3]);
-
-impl Trees {
-    /// Of a job's root and its own directories.
-    pub(crate) fn open(root: &Path, own: &Own) -> Result<Self> {
-        let open = |path: &Path| {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            open_tree(CWD, path, flags).doing(|| format!("take {} along", path.display()))
-        };
-        Ok(Self([open(root)?, open(&own.job)?, open(&own.tmp)?]))
-    }
-
-    /// To be sent, and at the other end given to [`Trees::from_descriptors`].
-    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
-        self.0.each_ref().map(AsFd::as_fd)
-    }
-
-    pub(crate) fn from_descriptors(descriptors: Vec<OwnedFd>) -> Option<Self> {
-        descriptors.try_into().ok().map(Self)
-    }
-
-    /// Puts the job's root in the place of the one that its interpreter waited in. pivot_root(2) takes every process of
-    /// this mount namespace along whose root it was.
-    pub(crate) fn adopt(self, shm_bytes: u64) -> Result<()> {
-        let new = Path::new(JOB_DIRECTORY);
-        let [root, job, tmp] = &self.0;
-        move_tree(root, new)?;
-        for mount in ["proc", "dev"] {
-            mount_move(Path::new("/").join(mount), new.join(mount)).doing(|| format!("move /{mount}"))?;
-        }
-        move_tree(job, &new.join(JOB_DIRECTORY.trim_start_matches('/')))?;
-        move_tree(tmp, &new.join("tmp"))?;
-        let options = std::ffi::CString::new(shm_options(shm_bytes)).unwrap_or_default();
-        let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-        mount_remount(new.join("dev/shm"), flags, options.as_c_str()).doing(|| "size /dev/shm".to_owned())?;
-        change_root(new)
-    }
-}
-
-fn move_tree(tree: &OwnedFd, target: &Path) -> Result<()> {
-    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .doing(|| format!("attach a mount to {}", target.display()))
+/// Changes the size of the `/dev/shm` of the caller's view, in bytes.
+pub(crate) fn resize_shm(bytes: u64) -> Result<()> {
+    let options = std::ffi::CString::new(shm_options(bytes)).unwrap_or_default();
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    mount_remount("/dev/shm", flags, options.as_c_str()).doing(|| "size /dev/shm".to_owned())
 }
 
 fn attach(kind: &str, target: &Path, flags: MountFlags, data: &str) -> Result<()> {

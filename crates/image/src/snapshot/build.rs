@@ -1,4 +1,4 @@
-//! From the two files that a VMM wrote to a signed snapshot in its place.
+//! From the files that a VMM wrote to a signed snapshot in its place.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,8 +12,8 @@ use rustix::process::geteuid;
 
 use super::error::SnapshotError;
 use super::{
-    DIRECTORY, MANIFEST, MAX_MANIFEST, MEMORY, PART_MODE, PartRecord, SIGNATURE, SIGNATURE_DOMAIN, STATE,
-    Snapshot, SnapshotId, SnapshotKey, SnapshotManifest, Snapshots, names,
+    DIRECTORY, MANIFEST, MAX_MANIFEST, MEMORY, PART_MODE, PartRecord, SCRATCH, SIGNATURE, SIGNATURE_DOMAIN,
+    STATE, Snapshot, SnapshotId, SnapshotKey, SnapshotManifest, Snapshots, names,
 };
 use crate::digest::measure;
 use crate::fresh::{self, FreshDirectory, TEMPORARY};
@@ -36,8 +36,6 @@ pub enum Begun {
 pub struct SnapshotDetails {
     /// The languages whose interpreters are started and wait, by their names on the wire.
     pub parked: Vec<String>,
-    /// The command line that the kernel was booted with.
-    pub command_line: String,
     /// What the guest-runner said of itself.
     pub hello: serde_json::Value,
 }
@@ -69,6 +67,7 @@ impl Snapshots {
         Ok(Begun::Build(Box::new(SnapshotBuild {
             memory: fresh.path().join(MEMORY),
             state: fresh.path().join(STATE),
+            scratch: fresh.path().join(SCRATCH),
             fresh,
             key: key.clone(),
             snapshots: self.clone(),
@@ -141,6 +140,7 @@ pub(super) fn remove_temporary(directory: &Path) -> Result<(), ImageError> {
 pub struct SnapshotBuild {
     memory: PathBuf,
     state: PathBuf,
+    scratch: PathBuf,
     // Before the lock, so that it is removed before the next one builds.
     fresh: FreshDirectory,
     key: SnapshotKey,
@@ -161,7 +161,13 @@ impl SnapshotBuild {
         &self.state
     }
 
-    /// Signs both files and puts them in their place, read-only. The VMM must have ended: what it wrote to its memory afterwards would
+    /// Where the scratch disk is to be kept as it was then.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Signs all files and puts them in their place, read-only. The VMM must have ended: what it wrote to its memory afterwards would
     /// show in every clone. Makes the signing key if there is none.
     ///
     /// # Errors
@@ -231,8 +237,8 @@ impl SnapshotBuild {
             key: self.key.clone(),
             memory: self.seal(MEMORY)?,
             state: self.seal(STATE)?,
+            scratch: self.seal(SCRATCH)?,
             parked: details.parked,
-            command_line: details.command_line,
             hello: details.hello,
         })
     }

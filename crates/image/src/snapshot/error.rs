@@ -165,6 +165,8 @@ pub enum Part {
     Memory,
     /// The state of CPU and devices.
     State,
+    /// The scratch disk.
+    Scratch,
     /// What is signed.
     Manifest,
     /// The manifest's signature.
@@ -177,6 +179,7 @@ impl fmt::Display for Part {
             Self::Directory => "directory",
             Self::Memory => "memory",
             Self::State => "state",
+            Self::Scratch => "scratch",
             Self::Manifest => "manifest",
             Self::Signature => "signature",
         })

@@ -132,10 +132,10 @@ pub struct SnapshotManifest {
     pub memory: PartRecord,
     /// The state of CPU and devices.
     pub state: PartRecord,
+    /// The scratch disk, which the machine may have mounted.
+    pub scratch: PartRecord,
     /// The languages whose interpreters are started and wait, by their names on the wire.
     pub parked: Vec<String>,
-    /// The command line that the kernel was booted with.
-    pub command_line: String,
     /// What the guest-runner said of itself when it was built.
     pub hello: serde_json::Value,
 }

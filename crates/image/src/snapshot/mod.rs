@@ -2,14 +2,14 @@
 //! restores what this host, or one that it trusts, has made for just this machine.
 //!
 //! ```text
-//!  begin ──► SnapshotBuild ── the VMM writes memory, state ── publish ──► snapshots/<id>/<serial>/
+//!  begin ──► SnapshotBuild ── the VMM writes its files ── publish ──► snapshots/<id>/<serial>/
 //!                                                                           │
 //!  find ───► Snapshot ── open: signature, expectations, serial, digests ────┴──► VerifiedSnapshot, in use until dropped
 //! ```
 //!
 //! ```text
 //! snapshots/<id>/                  <id> is the digest of the SnapshotKey; locked by who builds or removes
-//! snapshots/<id>/<serial>/         memory, state, manifest.json, manifest.sig; locked (shared) by who uses it
+//! snapshots/<id>/<serial>/         memory, state, scratch, manifest.json, manifest.sig; locked (shared) by who uses it
 //! snapshots/<id>/.new-…            what is being built or removed
 //! verified/                        digests of files that have not changed since they were read
 //! keys/                            see the module `signing`
@@ -47,6 +47,7 @@ use crate::{Artefacts, ImageError, Sha256Sum, Store};
 const DIRECTORY: &str = "snapshots";
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
+const SCRATCH: &str = "scratch";
 const MANIFEST: &str = "manifest.json";
 const SIGNATURE: &str = "manifest.sig";
 /// Only its owner reads a snapshot, and nobody writes to it.

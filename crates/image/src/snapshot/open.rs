@@ -7,7 +7,7 @@ use rustix::fs::FlockOperation;
 
 use super::error::{Part, Refusal, SnapshotError};
 use super::{
-    BootSums, DIRECTORY, MANIFEST, MAX_MANIFEST, MAX_SIGNATURE, MEMORY, PartRecord, SIGNATURE,
+    BootSums, DIRECTORY, MANIFEST, MAX_MANIFEST, MAX_SIGNATURE, MEMORY, PartRecord, SCRATCH, SIGNATURE,
     SIGNATURE_DOMAIN, STATE, Snapshot, SnapshotKey, SnapshotManifest,
 };
 use crate::digest::{Digested, Stamp};
@@ -21,6 +21,7 @@ pub struct VerifiedSnapshot {
     opened: Opened,
     memory: Digested,
     state: Digested,
+    scratch: Digested,
 }
 
 impl VerifiedSnapshot {
@@ -42,6 +43,18 @@ impl VerifiedSnapshot {
         &self.opened.state.file
     }
 
+    /// The scratch disk, opened as the memory.
+    #[must_use]
+    pub fn scratch(&self) -> &File {
+        &self.opened.scratch.file
+    }
+
+    /// Where the scratch disk is.
+    #[must_use]
+    pub fn scratch_path(&self) -> &Path {
+        &self.opened.scratch.path
+    }
+
     /// Where the memory is, for a VMM that opens it itself.
     #[must_use]
     pub fn memory_path(&self) -> &Path {
@@ -54,13 +67,13 @@ impl VerifiedSnapshot {
         &self.opened.state.path
     }
 
-    /// Whether neither file had to be read, because both were found intact before and have not changed since.
+    /// Whether no file had to be read, because all were found intact before and have not changed since.
     #[must_use]
     pub fn verified_from_cache(&self) -> bool {
-        self.memory.remembered && self.state.remembered
+        self.memory.remembered && self.state.remembered && self.scratch.remembered
     }
 
-    /// That both files, and what the paths lead to, are still as they were when they were verified. Costs four system calls: for
+    /// That all files, and what the paths lead to, are still as they were when they were verified. Costs six system calls: for
     /// whoever keeps this open over many restores.
     ///
     /// # Errors
@@ -69,6 +82,7 @@ impl VerifiedSnapshot {
         for (opened, digested) in [
             (&self.opened.memory, &self.memory),
             (&self.opened.state, &self.state),
+            (&self.opened.scratch, &self.scratch),
         ] {
             let open = Stamp::of(&opened.file).ok();
             let named = opened.path.symlink_metadata().ok();
@@ -136,6 +150,7 @@ impl Snapshot {
         opened.check(keys)?;
         let memory = opened.digest(&opened.memory, reuse)?;
         let state = opened.digest(&opened.state, reuse)?;
+        let scratch = opened.digest(&opened.scratch, reuse)?;
         // Another process may have accepted a newer one since.
         if !keys.accept_serial(&self.id.to_string(), self.serial)? {
             opened.check(keys)?;
@@ -144,6 +159,7 @@ impl Snapshot {
             opened,
             memory,
             state,
+            scratch,
         })
     }
 
@@ -169,6 +185,7 @@ impl Snapshot {
         Ok(Opened {
             memory: open(Part::Memory, MEMORY, manifest.memory)?,
             state: open(Part::State, STATE, manifest.state)?,
+            scratch: open(Part::Scratch, SCRATCH, manifest.scratch)?,
             snapshot: self.clone(),
             manifest,
             _in_use: directory,
@@ -225,6 +242,7 @@ pub(super) struct Opened {
     manifest: SnapshotManifest,
     memory: OpenedPart,
     state: OpenedPart,
+    scratch: OpenedPart,
     /// Holds the lock that keeps it from being removed.
     _in_use: Directory,
 }
@@ -246,7 +264,8 @@ impl Opened {
             return Err(self.refused(Refusal::Replayed { serial, newest }));
         }
         self.check_size(&self.memory)?;
-        self.check_size(&self.state)
+        self.check_size(&self.state)?;
+        self.check_size(&self.scratch)
     }
 
     pub(super) fn into_manifest(self) -> SnapshotManifest {

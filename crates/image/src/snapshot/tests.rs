@@ -123,7 +123,6 @@ fn artefacts(state: &Path) -> Artefacts {
 fn details() -> SnapshotDetails {
     SnapshotDetails {
         parked: vec!["python".to_owned()],
-        command_line: "quiet".to_owned(),
         hello: json!({"version": 1}),
     }
 }
@@ -133,6 +132,7 @@ fn write_parts(build: &SnapshotBuild, text: &str) {
     memory.set_len(1 << 20).expect("grown");
     memory.write_all_at(text.as_bytes(), 500_000).expect("written");
     fs::write(build.state(), format!("state of {text}")).expect("written");
+    fs::write(build.scratch(), format!("scratch of {text}")).expect("written");
 }
 
 fn refusal(result: Result<VerifiedSnapshot, SnapshotError>) -> Refusal {
@@ -175,7 +175,7 @@ fn swap(one: &Path, other: &Path) {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).expect("made");
     set_mode(to, 0o700);
-    for name in [MEMORY, STATE, MANIFEST, SIGNATURE] {
+    for name in [MEMORY, STATE, SCRATCH, MANIFEST, SIGNATURE] {
         fs::copy(from.join(name), to.join(name)).expect("copied");
     }
 }
@@ -196,7 +196,7 @@ fn what_was_built_is_found_and_opened() {
     assert!(fixture.snapshots.find(&key).expect("readable").is_none());
     let built = fixture.publish();
     assert_eq!((built.id(), built.serial()), (key.id(), 1));
-    for name in [MEMORY, STATE, MANIFEST, SIGNATURE] {
+    for name in [MEMORY, STATE, SCRATCH, MANIFEST, SIGNATURE] {
         let mode = fs::metadata(built.path().join(name))
             .expect(name)
             .permissions()
@@ -321,7 +321,7 @@ proptest! {
         let fixture = Fixture::new();
         let snapshot = fixture.publish();
         fixture.open(&snapshot).expect("good");
-        let path = snapshot.path().join([MEMORY, STATE, MANIFEST, SIGNATURE][part]);
+        let path = snapshot.path().join([MEMORY, STATE, SCRATCH, MANIFEST, SIGNATURE][part]);
         flip(&path, bit);
         fixture.refusal(&snapshot);
         flip(&path, bit);
@@ -477,7 +477,7 @@ fn parts_of_another_snapshot_are_refused() {
         (&[SIGNATURE], |reason| {
             matches!(reason, Refusal::BadSignature { .. })
         }),
-        (&[MEMORY, STATE, MANIFEST, SIGNATURE], |reason| {
+        (&[MEMORY, STATE, SCRATCH, MANIFEST, SIGNATURE], |reason| {
             matches!(reason, Refusal::Misplaced)
         }),
     ];
@@ -656,7 +656,7 @@ fn a_manifest_is_bounded() {
 
 #[test]
 fn files_that_are_not_plain_are_refused() {
-    for name in [MEMORY, STATE, MANIFEST, SIGNATURE] {
+    for name in [MEMORY, STATE, SCRATCH, MANIFEST, SIGNATURE] {
         let fixture = Fixture::new();
         let snapshot = fixture.publish();
         let (path, real) = (snapshot.path().join(name), fixture.root.path().join("real"));
@@ -1057,6 +1057,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         fixture.keys.create().expect("fits");
         let build = fixture.build(&fixture.key(), None);
         fs::write(build.state(), "state").expect("fits");
+        fs::write(build.scratch(), "scratch").expect("fits");
         let mut memory = File::create(build.memory()).expect("made");
         while memory.write_all(&[1; 512]).is_ok() {}
         let error: HostError = build.publish(details(), &fixture.keys).expect_err("full").into();
@@ -1094,6 +1095,7 @@ fn opening_costs() {
         memory.write_all_at(&block, (at * 4) << 20).expect("written");
     }
     fs::write(build.state(), &block).expect("written");
+    fs::write(build.scratch(), &block).expect("written");
     let start = std::time::Instant::now();
     let snapshot = build.publish(details(), &fixture.keys).expect("published");
     println!("publish, 512 MiB of which 128 are data: {:?}", start.elapsed());

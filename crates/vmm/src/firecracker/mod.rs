@@ -50,7 +50,7 @@ use crate::machine::{
     Started, VmmBinary,
 };
 use crate::process::{VmmExit, VmmProcess};
-use crate::snapshot::{Draft, SnapshotFiles};
+use crate::snapshot::{Draft, SnapshotFile, SnapshotFiles};
 use crate::state::VmDir;
 use crate::{arch, disks, snapshot};
 
@@ -190,7 +190,7 @@ impl Vm {
     }
 
     pub(crate) async fn snapshot(mut self, deadline: Instant) -> Result<SnapshotFiles, VmmError> {
-        let draft = self.draft.take().ok_or_else(snapshot::not_meant)?;
+        let mut draft = self.draft.take().ok_or_else(snapshot::not_meant)?;
         let pause = vm::State::Paused.request();
         let create = SnapshotCreate {
             snapshot_type: SnapshotType::Full,
@@ -201,6 +201,7 @@ impl Vm {
         self.firecracker.send_by(create.request(), deadline).await?;
         self.firecracker.process.kill();
         self.exited().await;
+        draft.keep_scratch(self.dir.path())?;
         draft.complete(None).await
     }
 
@@ -299,7 +300,8 @@ pub struct Prespawned {
 impl Prespawned {
     pub(crate) async fn spawn(vmm: &VmmBinary, mut config: RestoreConfig) -> Result<Self, VmmError> {
         let root = config.root.as_ref();
-        disks::prepare_disks(root, config.scratch.as_deref(), &config.dir)?;
+        let template = config.scratch.as_ref().map(SnapshotFile::open_path);
+        disks::prepare_disks(root, template.as_deref(), &config.dir)?;
         link_root(root, &config.dir)?;
         let files = [config.memory.share()?, config.state.share()?];
         let [memory, state] = files

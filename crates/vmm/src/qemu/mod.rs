@@ -39,7 +39,7 @@ use crate::machine::{
     BackendKind, BootTimings, MachineConfig, RestoreConfig, RestoreTimings, Shutdown, Started, VmmBinary,
 };
 use crate::process::{VmmExit, VmmProcess, without_huge_pages};
-use crate::snapshot::{Draft, SnapshotFiles};
+use crate::snapshot::{Draft, SnapshotFile, SnapshotFiles};
 use crate::state::VmDir;
 use crate::{arch, disks, snapshot};
 
@@ -193,12 +193,13 @@ impl Vm {
     }
 
     pub(crate) async fn snapshot(mut self, deadline: Instant) -> Result<SnapshotFiles, VmmError> {
-        let draft = self.draft.take().ok_or_else(snapshot::not_meant)?;
+        let mut draft = self.draft.take().ok_or_else(snapshot::not_meant)?;
         let asked = Instant::now();
         let saved = timeout_at(deadline.into(), self.save()).await;
         let state = saved.unwrap_or_else(|_| Err(overdue("migrate", asked)))?;
         self.qemu.process.kill();
         self.qemu.process.exited().await;
+        draft.keep_scratch(self.dir.path())?;
         draft.complete(Some(state)).await
     }
 
@@ -299,7 +300,8 @@ impl Prespawned {
     /// Starts QEMU without waiting for it.
     async fn start(vmm: &VmmBinary, mut config: RestoreConfig) -> Result<Self, VmmError> {
         let root = config.root.as_ref();
-        let scratch = disks::prepare_disks(root, config.scratch.as_deref(), &config.dir)?;
+        let template = config.scratch.as_ref().map(SnapshotFile::open_path);
+        let scratch = disks::prepare_disks(root, template.as_deref(), &config.dir)?;
         let memory = config.memory.share()?;
         let state = config.state.reopen()?;
         let start = Start::Snapshot {

@@ -212,7 +212,8 @@ impl Monitor {
     /// # Errors
     /// [`VmmError::Refused`] with the first refusal; [`VmmError::Interface`] when QEMU goes away or talks nonsense.
     pub(super) async fn answered(&self, count: usize) -> Result<(), VmmError> {
-        self.until(|seen| seen.answers >= count).await
+        // What came of a later one is for whoever waits for that.
+        self.until(count, |seen| seen.answers >= count).await
     }
 
     /// Waits until the guest has been let go on.
@@ -220,7 +221,7 @@ impl Monitor {
     /// # Errors
     /// As [`Self::answered`].
     pub(super) async fn resumed(&self) -> Result<(), VmmError> {
-        self.until(|seen| seen.resumed).await
+        self.until(usize::MAX, |seen| seen.resumed).await
     }
 
     /// Waits until the machine's state has been written.
@@ -228,7 +229,8 @@ impl Monitor {
     /// # Errors
     /// As [`Self::answered`]; [`VmmError::Refused`] also when it could not be.
     pub(super) async fn migrated(&self) -> Result<(), VmmError> {
-        self.until(|seen| seen.migration != Migration::UnderWay).await?;
+        self.until(usize::MAX, |seen| seen.migration != Migration::UnderWay)
+            .await?;
         if self.seen.borrow().migration == Migration::Completed {
             return Ok(());
         }
@@ -246,15 +248,14 @@ impl Monitor {
         }
     }
 
-    async fn until(&self, condition: impl Fn(&Seen) -> bool) -> Result<(), VmmError> {
+    /// Waits for `condition`, or for a refusal of one of the first `commands`.
+    async fn until(&self, commands: usize, condition: impl Fn(&Seen) -> bool) -> Result<(), VmmError> {
         let mut seen = self.seen.clone();
-        let Ok(seen) = seen
-            .wait_for(|seen| seen.fault.is_some() || condition(seen))
-            .await
-        else {
+        let refused = |seen: &Seen| seen.fault.as_ref().is_some_and(|(index, _)| *index < commands);
+        let Ok(seen) = seen.wait_for(|seen| refused(seen) || condition(seen)).await else {
             return Err(self.broken(io::ErrorKind::UnexpectedEof.into()));
         };
-        let Some((index, fault)) = &seen.fault else {
+        let Some((index, fault)) = seen.fault.as_ref().filter(|_| refused(&seen)) else {
             return Ok(());
         };
         Err(VmmError::Refused {
@@ -368,7 +369,8 @@ mod tests {
             monitor.resumed().await.unwrap_err().to_string(),
             "The VMM refused migrate-incoming: not today"
         );
-        monitor.answered(1).await.unwrap_err();
+        monitor.answered(1).await.unwrap();
+        monitor.answered(2).await.unwrap_err();
     }
 
     #[tokio::test]

@@ -68,7 +68,7 @@ impl Clone {
                 filesystem: Filesystem::Squashfs,
                 init: Init::Runner,
             }),
-            scratch: Some(scratch),
+            scratch: Some(SnapshotFile::open(scratch).unwrap()),
             vcpus: 2,
             memory_mib: MIB,
             keep_console: None,
