@@ -5,16 +5,16 @@ When it returns, Python goes on to find and run the main script by itself. Every
 would be seen by the job; what cannot be undone is in docs/parking.md.
 """
 
-import gc
 import os
 import sys
 
 # What scripts commonly import. Nothing here may keep what it found at import for later: a seed, the working directory,
 # the environment, the time (multiprocessing keeps the first two, so it is left out). What does is renewed in _renew.
+# numpy comes first: what compiled modules import is seen only when it is new.
 WARM = """
-abc argparse array ast asyncio base64 binascii bisect calendar cmath collections.abc concurrent.futures.thread
+numpy numpy.random abc argparse array ast asyncio base64 binascii bisect calendar cmath collections.abc concurrent.futures.thread
 contextlib copy csv dataclasses datetime decimal difflib enum fractions functools glob hashlib heapq hmac html inspect
-io itertools json logging math numbers numpy numpy.random operator pathlib pickle platform pprint queue random re
+io itertools json logging math numbers operator pathlib pickle platform pprint queue random re
 secrets select selectors shutil signal socket statistics string struct subprocess tempfile textwrap threading time
 timeit traceback types typing unicodedata unittest urllib.parse uuid warnings weakref zlib
 """.split()
@@ -22,22 +22,141 @@ timeit traceback types typing unicodedata unittest urllib.parse uuid warnings we
 _HERE = os.path.dirname(__file__)
 
 
-def _warm():
-    """Imports what there is; returns the top-level names that this added."""
-    before = set(sys.modules)
-    for name in WARM:
+class _Stock:
+    """Modules that were imported ahead of time, and are nowhere to be seen until the job imports them.
+
+    Each is then found with what it needs, as if it had been loaded, unless the job's own path leads to another of that
+    name. What the job never imports costs nothing at its end: the interpreter takes apart only what it knows of.
+    """
+
+    def __init__(self):
+        self.modules = {}  # By name.
+        self.specs = {}
+        self.needs = {}  # What the import of each had imported.
+        self.handed_out = None
+        self.itself = self  # Not even the end of the interpreter lets go of a frozen cycle.
+
+    def fill(self):
+        import builtins
+
+        before, real = set(sys.modules), builtins.__import__
+        importing = []  # Whose code is being run by an import, the innermost last.
+
+        def note(name, globals=None, locals=None, fromlist=(), level=0):
+            importer = (globals or {}).get("__name__", "")
+            spec = getattr(sys.modules.get(importer), "__spec__", None)
+            running = getattr(spec, "_initializing", False)
+            known = set(sys.modules)
+            if running:
+                importing.append(importer)
+            try:
+                module = real(name, globals, locals, fromlist, level)
+            finally:
+                if running:
+                    importing.pop()
+            base = name
+            if level:
+                package = ((globals or {}).get("__package__") or "").rsplit(".", level - 1)[0]
+                base = f"{package}.{name}" if name else package
+            self.needs.setdefault(base, set()).update(set(sys.modules) - known)
+            # An import in a function belongs to whatever had that called.
+            needs = self.needs.setdefault(importer if running else importing[-1] if importing else "", set())
+            needs.update((base, *(f"{base}.{part}" for part in fromlist or ())))
+            return module
+
+        builtins.__import__ = note
         try:
-            __import__(name)
-        except Exception:  # Absent or broken: the job sees that for itself.
-            pass
-    return {name.partition(".")[0] for name in set(sys.modules) - before}
+            for name in WARM:
+                try:
+                    real(name)
+                except Exception:  # Absent or broken: the job sees that for itself.
+                    pass
+        finally:
+            builtins.__import__ = real
+        for name in list(sys.modules):
+            if name not in before:
+                module = self.modules[name] = sys.modules.pop(name)
+                self.specs[name] = getattr(module, "__spec__", None)
+
+    def open(self):
+        """Has the first finder of all look here first."""
+        finder = sys.meta_path[0]
+        real = finder.find_spec
+
+        def find_spec(name, path=None, target=None):
+            # Who only asks where a module is gets the interpreter's own answer.
+            imports = sys._getframe(1).f_back.f_code.co_name == "_find_and_load_unlocked"
+            return (imports and self.find_spec(name, path)) or real(name, path, target)
+
+        finder.find_spec = staticmethod(find_spec)
+
+    def find_spec(self, name, path):
+        if name not in self.modules:
+            return None
+        wanted = self._wanted(name)
+        if path is None and not self._shadows().isdisjoint(wanted):
+            return None
+        parent = name.rpartition(".")[0]
+        if parent and getattr(sys.modules[parent], "__spec__", None) is not self.specs.get(parent):
+            return None
+        # All are there before anything of theirs runs.
+        handed_out = [(other, self.modules.pop(other)) for other in wanted]
+        sys.modules.update(handed_out)
+        for other, module in handed_out:
+            self._hide_parts(other, module)
+            _renew(other, module)
+        # The import would take one that is there for another's, and load it again.
+        self.handed_out = sys.modules.pop(name)
+        return type(self.specs[name])(name, self)
+
+    def _hide_parts(self, name, module):
+        """A package has no attribute of a part that was not imported with it. The job comes here for that."""
+        for part in list(vars(module)):
+            if (inner := self.modules.get(f"{name}.{part}")) is not None and vars(module)[part] is inner:
+                delattr(module, part)
+
+    def create_module(self, spec):
+        module, self.handed_out = self.handed_out, None
+        return module
+
+    def exec_module(self, module):
+        module.__spec__ = self.specs[module.__spec__.name]
+
+    def _wanted(self, name):
+        """The module and all that it needs, as far as that is still in stock."""
+        found, todo = set(), [name]
+        while todo:
+            name = todo.pop()
+            if name in self.modules and name not in found:
+                found.add(name)
+                todo.append(name.rpartition(".")[0])
+                todo.extend(self.needs.get(name, ()))
+        return found
+
+    @staticmethod
+    def _shadows():
+        """The names that come before the standard library: a file next to the main script may have one of them."""
+        names, library = set(), os.path.dirname(os.path.dirname(os.__file__))
+        for entry in sys.path:
+            if entry.startswith(library):
+                break
+            try:
+                names.update(file.partition(".")[0] for file in os.listdir(entry or "."))
+            except OSError:
+                pass
+        return names
 
 
 def _freeze():
     """Keeps the collector from what is there now: going through it at the end costs a clone its shared pages, and more
     time than everything else."""
+    known = "gc" in sys.modules
+    import gc
+
     gc.collect()
     gc.freeze()
+    if not known:
+        del sys.modules["gc"]
     # But what the script leaves in its name space has to be collected at the end, so that is made anew.
     frozen = sys.modules["__main__"]
     sys.modules["__main__"] = type(sys)("__main__")
@@ -66,19 +185,18 @@ def _receive(runner):
     return iter(body[:-1].split(b"\0"))
 
 
-def _renew(seed):
-    """Nothing random may come from before the snapshot: every generator gets kernel entropy and this job's seed."""
-    entropy = bytes(a ^ b for a, b in zip(os.urandom(32), bytes.fromhex(seed.decode()), strict=True))
-    if random := sys.modules.get("random"):
-        random.seed(entropy)
-    if numpy_random := sys.modules.get("numpy.random"):
-        numpy_random.seed([int.from_bytes(entropy[i : i + 4], "little") for i in range(0, 32, 4)])
-    # OpenSSL's generators are made at their first use, which importing does not make. Adding reseeds from the kernel.
-    if ssl := sys.modules.get("_ssl"):
-        ssl.RAND_add(entropy, 32.0)
-    if logging := sys.modules.get("logging"):
-        clock = "time_ns" if isinstance(logging._startTime, int) else "time"
-        logging._startTime = getattr(sys.modules["time"], clock)()
+def _renew(name, module):
+    """Nothing random may come from before the snapshot: every generator is seeded as at its import, by the kernel, which
+    is this clone's own by now."""
+    if name == "random" or name == "numpy.random":
+        module.seed()
+    elif name == "_ssl":
+        # OpenSSL's generators are made at their first use, which importing does not make. Adding reseeds from the kernel.
+        module.RAND_add(os.urandom(32), 32.0)
+    elif name == "logging":
+        import time
+
+        module._startTime = time.time_ns() if isinstance(module._startTime, int) else time.time()
 
 
 def _replace_environment(entries):
@@ -94,31 +212,15 @@ def _replace_environment(entries):
     time.tzset()
 
 
-def _is_shadowed(warm):
-    """Whether a file next to the main script has the name of a module that is imported already: the file must win."""
-    try:
-        names = os.listdir(os.path.dirname(os.path.realpath(sys.argv[0])))
-    except OSError:
-        return False
-    return any(name.partition(".")[0] in warm for name in names)
-
-
-def _start_afresh():
-    """Becomes a freshly started interpreter."""
-    import signal
-
-    for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores these, and exec would pass that on.
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
-    os.execve(sys.executable, sys.orig_argv, os.environ)
-
-
 def _park(runner):
-    warm = _warm()
+    stock = _Stock()
+    stock.fill()
+    stock.open()
     _freeze()
     os.write(runner, b"P")
 
     message = _receive(runner)
-    _renew(next(message))
+    next(message)  # The seed: what is random here comes from the kernel.
     os.chdir(next(message))
     arguments = [os.fsdecode(next(message)) for _ in range(int(next(message)))]
     _replace_environment([next(message) for _ in range(int(next(message)))])
@@ -129,8 +231,6 @@ def _park(runner):
 
     os.write(runner, b"R")
     os.close(runner)
-    if _is_shadowed(warm):
-        _start_afresh()
 
 
 # A subinterpreter of the job comes here too, without the variable: it only gets rid of this file.
