@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use protocol::control::Boot;
 use protocol::job::{Timings, Usage};
 use protocol::{Event, Hello, JobRequest, JobResponse, Termination, limits};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use vmm::{Console, Machine, MachineConfig, Shutdown, VmmBinary, VmmError};
 
 use crate::conversation::{Conversation, guarded};
@@ -75,6 +76,17 @@ impl Sandbox {
     /// Waits until the machine cannot go on. May be dropped and called again.
     pub async fn failed(&self) -> VmmError {
         self.machine.failed().await
+    }
+
+    /// Whether its VMM has ended, as the kernel says at this moment and perhaps nobody has noticed yet.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        let Some(pid) = i32::try_from(self.machine.pid()).ok().and_then(Pid::from_raw) else {
+            return true;
+        };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // One that has been reaped is no child any more.
+        !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
     }
 
     /// What the machine takes of the host's memory and shares with no other, in bytes; `None` when the kernel does not tell.

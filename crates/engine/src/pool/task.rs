@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use protocol::{Event, JobRequest, JobResponse};
 use tokio::sync::{mpsc, oneshot};
-use vmm::{Accel, RuntimeDir, Shutdown};
+use vmm::{Accel, RuntimeDir, Shutdown, VmmError};
 
 use super::policy::{self, Action, ConfigError, Generation, KeyConfig, Lease, Limits, Source, Status, VmId};
 use crate::error::EngineError;
@@ -202,6 +202,9 @@ impl Pool {
         };
         let mut sandbox = match (turn, kept) {
             (None, Some(Kept::Sandbox(mut sandbox))) => {
+                if sandbox.has_died() {
+                    return Ok(None);
+                }
                 sandbox.pooled();
                 *sandbox
             }
@@ -230,7 +233,13 @@ impl Pool {
         let deadline = began + RESTORE;
         let restored = match kept {
             Some(Kept::Spawned(spawned, of)) if Arc::ptr_eq(&of, template) => {
-                template.restore(*spawned, deadline).await
+                match template.restore(*spawned, deadline).await {
+                    // It may have been dead for a while.
+                    Err(EngineError::Vmm(VmmError::Died { .. })) => {
+                        template.clone_now(&self.runtime, None, deadline).await
+                    }
+                    restored => restored,
+                }
             }
             _ => template.clone_now(&self.runtime, None, deadline).await,
         };
