@@ -20,6 +20,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::Connected;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
@@ -70,6 +71,7 @@ pub(crate) async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(no_such_resource)
+        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_FRAME))
         .layer(from_fn(check_peer))
         .with_state(service);
@@ -115,7 +117,32 @@ async fn no_such_resource() -> Response {
     problem(StatusCode::NOT_FOUND, &error)
 }
 
-async fn execute(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn no_such_method() -> Response {
+    let error = HostError::new(ErrorCode::InvalidRequest, "this path has another method")
+        .remedy("use POST for /v1/execute and GET for all else");
+    problem(StatusCode::METHOD_NOT_ALLOWED, &error)
+}
+
+fn unread(rejection: &BytesRejection) -> Response {
+    let error = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let cause = format!("the request is over {MAX_FRAME} bytes");
+        HostError::new(ErrorCode::InvalidRequest, cause).remedy("send less, or less at a time")
+    } else {
+        let cause = format!("the request did not come whole: {rejection}");
+        HostError::new(ErrorCode::InvalidRequest, cause)
+    };
+    problem(rejection.status(), &error)
+}
+
+async fn execute(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return unread(&rejection),
+    };
     let request: ExecuteRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return problem::of(&ExecuteRequest::refusal(&body, &error)),
