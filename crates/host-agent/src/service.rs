@@ -149,6 +149,8 @@ impl Service {
         // A target that cannot be met is known before there is anything to restore.
         service.config(first).map(drop)?;
         for name in service.templates.clone() {
+            let why = "booting for each job until its snapshot has been verified";
+            service.slow().insert(name, why.to_owned());
             tokio::spawn(Arc::clone(&service).keep_fresh(name));
         }
         Ok(service)
