@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use engine::{Frozen, Template};
 use image::signing::SigningKeys;
 use image::snapshot::{
-    Begun, Snapshot, SnapshotBuild, SnapshotDetails, SnapshotKey, SnapshotManifest, Snapshots,
-    VerifiedSnapshot,
+    Begun, Refusal, Snapshot, SnapshotBuild, SnapshotDetails, SnapshotError, SnapshotKey, SnapshotManifest,
+    Snapshots, VerifiedSnapshot,
 };
 use image::{Artefacts, Progress, Unit};
 use protocol::control::Park;
@@ -90,6 +90,27 @@ impl App {
             return Ok(None);
         };
         Ok(Some(snapshot.open(&self.signing_keys(), &candidate.key)?))
+    }
+
+    /// Why the newest snapshot of the template fits no more, if that is because something of this host has changed. Another
+    /// size, kernel or backend than that was frozen with is what the user asked for.
+    pub(crate) fn outdated(&self, candidate: &Candidate) -> Option<HostError> {
+        const CHANGES: [&str; 5] = [
+            "root filesystem",
+            "initramfs",
+            "VMM version",
+            "CPU",
+            "guest-runner version",
+        ];
+        let why = self.snapshots().why_missing(&candidate.key, &self.signing_keys());
+        let changed = match &why {
+            SnapshotError::Refused { reason, .. } => match reason.as_ref() {
+                Refusal::Mismatch(mismatches) => mismatches.iter().all(|it| CHANGES.contains(&it.fact)),
+                _ => false,
+            },
+            _ => false,
+        };
+        changed.then(|| why.into())
     }
 
     /// What clones are made from.

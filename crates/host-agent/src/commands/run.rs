@@ -172,8 +172,12 @@ impl Run<'_> {
             let candidate = self.app.candidate(self.machine, self.runtime).await?;
             match self.app.open(&candidate) {
                 Ok(Some(snapshot)) => return self.clone_of(candidate, snapshot).await,
-                Ok(None) => {}
                 // A machine that boots is as good; what happened to the snapshot is for its owner to know.
+                Ok(None) => {
+                    if let Some(error) = self.app.outdated(&candidate) {
+                        complain(format_args!("note: booting, because {error}"));
+                    }
+                }
                 Err(error) => complain(format_args!("note: booting, because {error}")),
             }
         }
