@@ -630,9 +630,10 @@ impl Code<'_> {
     }
 }
 
-/// The job's working directory.
+/// The job's working directory, without a slash at its end: Bash takes its `PWD` from here, but only when it is a new one.
 fn directory(job: &JobRequest) -> PathBuf {
-    Path::new(JOB_DIRECTORY).join(job.cwd.as_deref().unwrap_or_default())
+    let directory = Path::new(JOB_DIRECTORY).join(job.cwd.as_deref().unwrap_or_default());
+    directory.components().collect()
 }
 
 /// Writes the files that a job brings, and its code to `source`. The caller is the job's user.
@@ -802,6 +803,16 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["LANG=de_DE"]
         );
+    }
+
+    #[test]
+    fn a_working_directory_ends_in_no_slash() {
+        let mut job = JobRequest::new("t", protocol::Language::Bash, ":");
+        assert_eq!(directory(&job).as_os_str(), "/job");
+        job.cwd = Some("sub/directory/".to_owned());
+        assert_eq!(directory(&job).as_os_str(), "/job/sub/directory");
+        job.cwd = Some("/tmp/".to_owned());
+        assert_eq!(directory(&job).as_os_str(), "/tmp");
     }
 
     #[test]
