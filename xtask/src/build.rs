@@ -30,8 +30,17 @@ pub(crate) fn prepare(profile: Profile, templates: &[&str]) -> anyhow::Result<Pa
 
 /// Builds host-agent (the static guest-runner inside it included).
 pub(crate) fn host_agent(profile: Profile) -> anyhow::Result<PathBuf> {
+    program("host-agent", profile)
+}
+
+/// Builds a package as users run it, and gives the path of its program.
+pub(crate) fn release(package: &str) -> anyhow::Result<PathBuf> {
+    program(package, Profile::Release)
+}
+
+fn program(package: &str, profile: Profile) -> anyhow::Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--package", "host-agent"]);
+    build.args(["build", "--package", package]);
     if profile == Profile::Release {
         build.arg("--release");
     }
@@ -40,7 +49,7 @@ pub(crate) fn host_agent(profile: Profile) -> anyhow::Result<PathBuf> {
         Profile::Dev => "debug",
         Profile::Release => "release",
     };
-    Ok(target_dir().join(directory).join("host-agent"))
+    Ok(target_dir().join(directory).join(package))
 }
 
 /// A cargo command in the workspace.

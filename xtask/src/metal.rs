@@ -20,6 +20,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use self::host::Host;
+use crate::bench::HOST_AGENT;
 use crate::build::{self, Profile, run as run_command};
 
 /// The emulated host's memory, in MiB: several guests, and all that is written outside the payload.
@@ -34,8 +35,14 @@ const PATIENCE: u32 = 8;
 /// The first version that finds its devices with Debian's kernel, through ACPI.
 const FIRST_WITH_ACPI: (u32, u32) = (1, 8);
 const INIT: &str = include_str!("metal/init.sh");
+/// What is of no use there in the state directory.
+const NOT_COPIED: [&str; 3] = ["snapshots", "verified", "tmp"];
 /// What the functional suite is called there.
 const SUITE: &str = "functional";
+/// And this program, which brings its benchmarks.
+const XTASK: &str = "xtask";
+/// Where it takes cargo's target directory to be there, and puts what it measured.
+const TARGET_THERE: &str = "/metal/target";
 
 /// What runs on the emulated host.
 #[derive(clap::Args)]
@@ -74,7 +81,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         return Ok(0);
     };
     let kernel = kernel_for(version(&firecracker)?);
-    let host_agent = build::prepare(Profile::Dev, &["base", "rust"])?;
+    let suite = [SUITE.to_owned()];
+    let command = match arguments.command.as_slice() {
+        [] => &suite,
+        command => command,
+    };
+    // What is measured is what users run.
+    let benchmark = runs(command, XTASK);
+    let profile = if benchmark { Profile::Release } else { Profile::Dev };
+    let host_agent = build::prepare(profile, &["base", "rust"])?;
     run_command(Command::new(&host_agent).args(["setup", "--kernel", kernel]))?;
 
     let dir = build::target_dir().join("metal");
@@ -87,18 +102,33 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         host_agent,
         kernel,
     };
-    let suite = [SUITE.to_owned()];
-    let command = match arguments.command.as_slice() {
-        [] => &suite,
-        command => command,
-    };
     let image = payload.pack(&work, command)?;
-    emulate(
-        &host,
-        &image,
-        &work,
-        Duration::from_secs(arguments.deadline.saturating_mul(60)),
-    )
+    let deadline = Duration::from_secs(arguments.deadline.saturating_mul(60));
+    let status = emulate(&host, &image, &work, deadline)?;
+    if benchmark {
+        bring_back(&image)?;
+    }
+    Ok(status)
+}
+
+fn runs(command: &[String], program: &str) -> bool {
+    command.first().is_some_and(|first| first == program)
+}
+
+/// Copies what benchmarks wrote there to `metal-bench` in the target directory.
+fn bring_back(image: &Path) -> anyhow::Result<()> {
+    let to = build::target_dir().join("metal-bench");
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    let there = TARGET_THERE.trim_start_matches("/metal");
+    let request = format!("rdump {there}/bench \"{}\"", to.display());
+    run_command(
+        Command::new("debugfs")
+            .args(["-R", &request])
+            .arg(image)
+            .stderr(Stdio::null()),
+    )?;
+    println!("What it wrote is in {}", to.join("bench").display());
+    Ok(())
 }
 
 /// Runs the functional suite there; a failure of it is an error.
@@ -192,12 +222,15 @@ impl Payload {
         if jailer.exists() {
             install(&jailer, &bin.join("jailer"))?;
         }
-        if command.first().is_some_and(|program| program == SUITE) {
+        if runs(command, XTASK) {
+            install(&build::release(XTASK)?, &bin.join(XTASK))?;
+        }
+        if runs(command, SUITE) {
             let tests = Tests::build()?;
             install(&tests.functional, &bin.join(SUITE))?;
             install(&tests.hostile_guest, &bin.join("hostile-guest"))?;
         }
-        copy_tree(&state_dir(), &tree.join("state"))?;
+        copy_state(&state_dir(), &tree.join("state"))?;
         let python2 = build::target_dir().join("system-tests/python2-injected.ext4");
         if python2.exists() {
             copy_tree(&python2, &tree.join("python2.ext4"))?;
@@ -225,7 +258,8 @@ impl Payload {
             ("RUNNER_CODES_BACKEND", "firecracker"),
             ("RUNNER_CODES_KERNEL", self.kernel),
             ("RUNNER_CODES_STATE_DIR", "/metal/state"),
-            ("RUNNER_CODES_HOST_AGENT", "/metal/bin/host-agent"),
+            (HOST_AGENT, "/metal/bin/host-agent"),
+            ("CARGO_TARGET_DIR", TARGET_THERE),
             ("RUNNER_CODES_TEST_HOSTILE_GUEST", "/metal/bin/hostile-guest"),
             ("RUNNER_CODES_TEST_CACHE", "/metal/cache"),
             ("RUNNER_CODES_TEST_SKIPS", "/metal/skips"),
@@ -307,6 +341,20 @@ fn state_dir() -> PathBuf {
 fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Without the snapshots, which fit this machine's processor and VMM.
+fn copy_state(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir(to)?;
+    let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !NOT_COPIED.iter().any(|other| name == *other) {
+            copy_tree(&entry.path(), &to.join(name))?;
+        }
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use anyhow::{Context, bail, ensure};
 use image::Cpio;
 use serde_json::Value;
 
-use super::statistics::Quartiles;
+use super::statistics::Summary;
 use crate::build::{Profile, prepare, run as run_command, target_dir, workspace};
 
 /// How often a running host-agent is looked at, for its VMM and its memory.
@@ -111,8 +111,7 @@ fn pair(bare: &[String], host_agent: &Path) -> anyhow::Result<Pair> {
 }
 
 fn report(pairs: &[Pair]) -> anyhow::Result<()> {
-    let quartiles =
-        |of: fn(&Pair) -> f64| Quartiles::of(pairs.iter().map(of)).context("nothing was measured");
+    let quartiles = |of: fn(&Pair) -> f64| Summary::of(pairs.iter().map(of)).context("nothing was measured");
     println!(
         "{} pairs; medians, and medians of the pairs' ratios:",
         pairs.len()
