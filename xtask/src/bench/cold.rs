@@ -6,8 +6,7 @@
 //! pair:  bare machine  |  host-agent run --lang bash --code 'echo hi' --json
 //! ```
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -17,130 +16,121 @@ use anyhow::{Context, bail, ensure};
 use image::Cpio;
 use serde_json::Value;
 
-use super::statistics::Summary;
-use crate::build::{Profile, prepare, run as run_command, target_dir, workspace};
+use super::installed::{Installed, children};
+use super::samples::Samples;
+use super::split::milliseconds;
+use super::{Common, interrupt};
+use crate::build::{run as run_command, workspace};
 
 /// How often a running host-agent is looked at, for its VMM and its memory.
 const LOOK: Duration = Duration::from_millis(10);
+/// The whole command; a kernel may be named after it.
+const RUN: [&str; 7] = ["run", "--cold", "--lang", "bash", "--code", "echo hi", "--json"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many pairs.
-    #[arg(long, default_value_t = 20)]
-    pairs: u32,
-}
-
-/// One pair. Milliseconds.
-struct Pair {
-    bare: f64,
-    run: f64,
-    /// PID 1's first instruction to listening, by the guest's clock.
-    init: f64,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let host_agent = prepare(Profile::Release, &["base"])?;
-    let directory = target_dir().join("bench");
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-
-    let seen = watch(&host_agent)?;
-    let bare = bare_machine(&seen.vmm, &initramfs(&directory)?)?;
-    println!("bare machine: {}", shown(&bare));
+    let installed = Installed::find()?;
+    let cold = Cold::prepare(&installed, &[])?;
+    println!("bare machine: {}", shown(&cold.bare));
     println!("against:      host-agent {}", RUN.join(" "));
 
-    let csv = directory.join("cold.csv");
-    let pairs = measure(arguments.pairs, &bare, &host_agent, &csv)?;
-    report(&pairs)?;
-    println!(
-        "host-agent's own memory at its peak: {:.1} MiB",
-        seen.peak_kib as f64 / 1024.0
-    );
-    let runner = guest_runner(&host_agent)?;
-    println!("guest-runner: {:.2} MiB", runner as f64 / f64::from(1 << 20));
-    println!("Every pair: {}", csv.display());
-    Ok(())
-}
-
-const RUN: [&str; 6] = ["run", "--lang", "bash", "--code", "echo hi", "--json"];
-
-fn measure(pairs: u32, bare: &[String], host_agent: &Path, csv: &Path) -> anyhow::Result<Vec<Pair>> {
-    let mut file = File::create(csv).with_context(|| format!("cannot write {}", csv.display()))?;
-    writeln!(file, "pair,bare_ms,run_ms,init_ms")?;
-    let mut measured = Vec::new();
+    let mut samples = Samples::new("cold", "Bare boot of the kernel; a whole run from nothing");
+    let pairs = arguments.common.pairs;
     for number in 1..=pairs {
-        let pair = pair(bare, host_agent).with_context(|| format!("pair {number}"))?;
-        writeln!(file, "{number},{:.1},{:.1},{:.1}", pair.bare, pair.run, pair.init)?;
+        cold.pair("", number.is_multiple_of(2), &mut samples)
+            .with_context(|| format!("pair {number}"))?;
+        let last = |name| samples.last(name).unwrap_or(f64::NAN);
         eprintln!(
             "{number:>3}/{pairs}  bare {:>5.0} ms  run {:>5.0} ms  ratio {:.2}",
-            pair.bare,
-            pair.run,
-            pair.run / pair.bare
+            last("bare boot"),
+            last("run"),
+            last("run") / last("bare boot")
         );
-        measured.push(pair);
     }
-    Ok(measured)
-}
-
-fn pair(bare: &[String], host_agent: &Path) -> anyhow::Result<Pair> {
-    let started = Instant::now();
-    let boot = Command::new(&bare[0])
-        .args(&bare[1..])
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start the bare machine")?;
-    let bare = milliseconds(started);
-    ensure!(
-        boot.status.success(),
-        "the bare machine ended with {}: {}",
-        boot.status,
-        String::from_utf8_lossy(&boot.stderr)
+    samples.ratio("run ÷ bare boot", "run", "bare boot");
+    samples.ratio(
+        "init to listening ÷ bare boot",
+        "run: init to listening",
+        "bare boot",
     );
-
-    let started = Instant::now();
-    let job = Command::new(host_agent)
-        .args(RUN)
-        .output()
-        .context("cannot start host-agent")?;
-    let run = milliseconds(started);
-    let answer: Value = serde_json::from_slice(&job.stdout).context("host-agent printed no JSON")?;
-    ensure!(answer["stdout"] == "hi\n", "the job went wrong: {answer}");
-    let init = answer["timings"]["init"]
-        .as_f64()
-        .context("the answer has no timings.init")?;
-    Ok(Pair { bare, run, init })
-}
-
-fn report(pairs: &[Pair]) -> anyhow::Result<()> {
-    let quartiles = |of: fn(&Pair) -> f64| Summary::of(pairs.iter().map(of)).context("nothing was measured");
+    samples.publish(&arguments.common.out())?;
     println!(
-        "{} pairs; medians, and medians of the pairs' ratios:",
-        pairs.len()
+        "host-agent's own memory at its peak: {:.1} MiB",
+        cold.peak_kib as f64 / 1024.0
     );
-    println!(
-        "  bare boot, ms                {:.0}",
-        quartiles(|pair| pair.bare)?
-    );
-    println!(
-        "  run, ms                      {:.0}",
-        quartiles(|pair| pair.run)?
-    );
-    println!(
-        "  init to listening, ms        {:.0}",
-        quartiles(|pair| pair.init)?
-    );
-    println!(
-        "  run / bare boot              {:.2}",
-        quartiles(|pair| pair.run / pair.bare)?
-    );
-    println!(
-        "  init to listening / bare     {:.2}",
-        quartiles(|pair| pair.init / pair.bare)?
-    );
+    let runner = guest_runner(installed.host_agent())?;
+    println!("guest-runner: {:.2} MiB", runner as f64 / f64::from(1 << 20));
     Ok(())
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1000.0
+/// A whole run, and the bare machine beside it.
+pub(super) struct Cold<'a> {
+    installed: &'a Installed,
+    arguments: Vec<&'a str>,
+    pub(super) bare: Vec<String>,
+    peak_kib: u64,
+}
+
+impl<'a> Cold<'a> {
+    /// Runs once, to see what its machine is.
+    pub(super) fn prepare(installed: &'a Installed, more: &[&'a str]) -> anyhow::Result<Self> {
+        let arguments = [RUN.as_slice(), more].concat();
+        let seen = watch(&mut installed.command(&arguments))?;
+        Ok(Self {
+            installed,
+            arguments,
+            bare: bare_machine(&seen.vmm, &initramfs(installed.work())?)?,
+            peak_kib: seen.peak_kib,
+        })
+    }
+
+    /// Measures both once, into columns whose names begin with `prefix`.
+    pub(super) fn pair(&self, prefix: &str, backwards: bool, samples: &mut Samples) -> anyhow::Result<()> {
+        if backwards {
+            self.run(prefix, samples)?;
+            return self.boot(prefix, samples);
+        }
+        self.boot(prefix, samples)?;
+        self.run(prefix, samples)
+    }
+
+    fn boot(&self, prefix: &str, samples: &mut Samples) -> anyhow::Result<()> {
+        interrupt::check()?;
+        let started = Instant::now();
+        let boot = Command::new(&self.bare[0])
+            .args(&self.bare[1..])
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot start the bare machine")?;
+        samples.milliseconds(&format!("{prefix}bare boot"), milliseconds(started.elapsed()));
+        ensure!(
+            boot.status.success(),
+            "the bare machine ended with {}: {}",
+            boot.status,
+            String::from_utf8_lossy(&boot.stderr)
+        );
+        Ok(())
+    }
+
+    fn run(&self, prefix: &str, samples: &mut Samples) -> anyhow::Result<()> {
+        interrupt::check()?;
+        let started = Instant::now();
+        let answer: Value = self.installed.json(&self.arguments)?;
+        samples.milliseconds(&format!("{prefix}run"), milliseconds(started.elapsed()));
+        ensure!(answer["stdout"] == "hi\n", "the job went wrong: {answer}");
+        let init = answer["timings"]["init"].as_f64();
+        // PID 1's first instruction to listening, by the guest's clock.
+        samples.milliseconds(
+            &format!("{prefix}run: init to listening"),
+            init.context("the answer has no timings.init")?,
+        );
+        Ok(())
+    }
 }
 
 /// What showed while host-agent ran one job.
@@ -151,9 +141,8 @@ struct Seen {
     peak_kib: u64,
 }
 
-fn watch(host_agent: &Path) -> anyhow::Result<Seen> {
-    let mut job = Command::new(host_agent)
-        .args(RUN)
+fn watch(run: &mut Command) -> anyhow::Result<Seen> {
+    let mut job = run
         .stdout(Stdio::null())
         .spawn()
         .context("cannot start host-agent")?;
@@ -161,7 +150,7 @@ fn watch(host_agent: &Path) -> anyhow::Result<Seen> {
     let (mut vmm, mut peak_kib) = (None, 0);
     while job.try_wait()?.is_none() {
         peak_kib = peak_memory(&proc).unwrap_or(peak_kib);
-        vmm = child_command_line(&proc).or(vmm);
+        vmm = child_command_line(job.id()).or(vmm);
         thread::sleep(LOOK);
     }
     let status = job.wait()?;
@@ -179,15 +168,8 @@ fn peak_memory(proc: &Path) -> Option<u64> {
 }
 
 /// The command line of the process's QEMU child, once it has one.
-fn child_command_line(proc: &Path) -> Option<Vec<String>> {
-    let tasks = fs::read_dir(proc.join("task")).ok()?;
-    let children = tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<_> = children
-        .flat_map(|pids| pids.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .collect();
-    pids.iter().find_map(|pid| {
+fn child_command_line(pid: u32) -> Option<Vec<String>> {
+    children(pid).into_iter().find_map(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let line: Vec<_> = line
             .split(|byte| *byte == 0)

@@ -24,7 +24,7 @@ use image::snapshot::{SnapshotManifest, Snapshots};
 use protocol::Language;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use vmm::{Accel, BackendKind, Filesystem, Init, RootDrive, RuntimeDir, SnapshotFile, VmmBinary};
+use vmm::{Accel, BackendKind, Filesystem, Init, RootDrive, SnapshotFile, VmmBinary};
 
 use super::interrupt;
 use crate::build::{Profile, prepare};
@@ -32,7 +32,9 @@ use crate::build::{Profile, prepare};
 /// Names the host-agent to measure, where nothing can be built.
 pub(crate) const HOST_AGENT: &str = "RUNNER_CODES_HOST_AGENT";
 const STATE_DIR: &str = "RUNNER_CODES_STATE_DIR";
-const RUNTIME_DIR: &str = "RUNNER_CODES_RUNTIME_DIR";
+pub(super) const RUNTIME_DIR: &str = "RUNNER_CODES_RUNTIME_DIR";
+/// In a snapshot's directory.
+const MANIFEST: &str = "manifest.json";
 /// How long anything may take that is not measured. Building a template takes long, and longer on an emulated host.
 const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(5);
@@ -56,6 +58,10 @@ impl Installed {
             host_agent,
             work: work.context("cannot make a temporary directory")?,
         })
+    }
+
+    pub(super) fn host_agent(&self) -> &Path {
+        &self.host_agent
     }
 
     pub(super) fn work(&self) -> &Path {
@@ -95,11 +101,22 @@ impl Installed {
 
     /// The snapshot of the template `base` that fits, made now if there is none.
     pub(super) fn frozen(&self) -> anyhow::Result<Frozen> {
-        eprintln!("Looking for a snapshot, or making one");
+        let path = self.build_template()?;
+        Frozen::open(&path, self.specimen()?)
+    }
+
+    /// Sees to it that there is a snapshot that fits, and gives its path.
+    pub(super) fn build_template(&self) -> anyhow::Result<PathBuf> {
         let built = self.json(&["template", "build", "base", "--json"])?;
         let path = built["path"].as_str().context("template build gave no path")?;
-        let specimen = self.specimen()?;
-        Frozen::open(Path::new(path), specimen)
+        Ok(path.into())
+    }
+
+    /// Whether machines are emulated here.
+    pub(super) fn emulates(&self) -> anyhow::Result<bool> {
+        let manifest = fs::read(self.build_template()?.join(MANIFEST))?;
+        let manifest: SnapshotManifest = serde_json::from_slice(&manifest).context("the manifest is none")?;
+        Ok(manifest.key.vmm.contains(" tcg "))
     }
 
     fn specimen(&self) -> anyhow::Result<Specimen> {
@@ -227,7 +244,7 @@ pub(super) struct Frozen {
 
 impl Frozen {
     fn open(path: &Path, specimen: Specimen) -> anyhow::Result<Self> {
-        let text = fs::read(path.join("manifest.json"))
+        let text = fs::read(path.join(MANIFEST))
             .with_context(|| format!("cannot read the manifest in {}", path.display()))?;
         let manifest: SnapshotManifest = serde_json::from_slice(&text).context("the manifest is none")?;
         let store = Store::open(env::var_os(STATE_DIR).map_or_else(Store::default_path, PathBuf::from));
@@ -274,10 +291,6 @@ impl Frozen {
             self.template.memory_mib,
             parked.join(", ")
         )
-    }
-
-    pub(super) fn runtime(installed: &Installed) -> anyhow::Result<RuntimeDir> {
-        Ok(RuntimeDir::open(installed.runtime_dir())?)
     }
 }
 

@@ -5,15 +5,22 @@
 //! Installed (host-agent, snapshot) ─► rounds, each in the other order ─► Samples ─► table, CSV, SVG
 //! ```
 
+mod clones;
 mod cold;
 mod floor;
 mod installed;
 mod interrupt;
+mod kernels;
+mod load;
+mod memory;
+mod parked;
 mod plot;
 mod restore;
 mod samples;
+mod service;
 mod split;
 mod statistics;
+mod warm;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -30,6 +37,20 @@ pub(crate) enum Bench {
     Cold(cold::Arguments),
     /// A job in a clone made for it, against the raw VMM restoring the same snapshot.
     Restore(restore::Arguments),
+    /// A job by a running service: from a pool, with a VMM started ahead, on demand; against a cold start.
+    Warm(warm::Arguments),
+    /// Many jobs one after the other, by a running service: time from the request to the result, success rate.
+    Sequential(load::Arguments),
+    /// Many jobs at once, by a running service: the same.
+    Burst(load::Arguments),
+    /// Very many jobs one after the other: what the service holds after 100 and at the end.
+    Soak(load::SoakArguments),
+    /// What one more idle clone takes of the host's memory.
+    Memory(memory::Arguments),
+    /// The first output of an interpreter that waits, against that of a fresh one.
+    Parked(parked::Arguments),
+    /// The tuned kernel against Debian's.
+    Kernels(kernels::Arguments),
 }
 
 /// What every benchmark takes.
@@ -59,6 +80,13 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Cold(arguments) => cold::run(arguments),
         Bench::Restore(arguments) => restore::run(arguments),
+        Bench::Warm(arguments) => warm::run(arguments),
+        Bench::Sequential(arguments) => load::sequential(arguments),
+        Bench::Burst(arguments) => load::burst(arguments),
+        Bench::Soak(arguments) => load::soak(arguments),
+        Bench::Memory(arguments) => memory::run(arguments),
+        Bench::Parked(arguments) => parked::run(arguments),
+        Bench::Kernels(arguments) => kernels::run(arguments),
     }
 }
 

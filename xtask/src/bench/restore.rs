@@ -5,21 +5,16 @@
 //!         └────────────── the same snapshot, the same job ─────────────────┘     each round in the other order
 //! ```
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use protocol::{JobRequest, Language};
 use serde_json::Value;
-use tokio::runtime::Runtime;
-use vmm::RuntimeDir;
 
-use super::installed::{Frozen, Installed};
+use super::clones::Clones;
 use super::samples::{Samples, Unit};
 use super::split::{Split, milliseconds};
 use super::{Common, floor, interrupt};
-
-/// How long a restore may take; on an emulated host it takes long.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -43,46 +38,21 @@ enum Way {
 }
 
 struct Bench {
-    installed: Installed,
-    frozen: Frozen,
-    runtime_dir: RuntimeDir,
-    runtime: Runtime,
+    clones: Clones,
     job: JobRequest,
     prespawned: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let out = arguments.common.out();
-    let bench = Bench::new(arguments)?;
-    println!("snapshot: {}", bench.frozen.describe());
-    let samples = bench.measure(arguments)?;
-    samples.publish(&out)?;
-    Ok(())
-}
-
-fn job() -> JobRequest {
-    JobRequest::new("bench", Language::Python, "print(1)")
+    let bench = Bench {
+        clones: Clones::prepare()?,
+        job: JobRequest::new("bench", Language::Python, "print(1)"),
+        prespawned: arguments.prespawned,
+    };
+    bench.measure(arguments)?.publish(&arguments.common.out())
 }
 
 impl Bench {
-    fn new(arguments: &Arguments) -> anyhow::Result<Self> {
-        // A clone's VMM has none; the floor's inherits that from here.
-        rustix::thread::disable_transparent_huge_pages(true).context("cannot do without huge pages")?;
-        let installed = Installed::find()?;
-        let frozen = installed.frozen()?;
-        Ok(Self {
-            runtime_dir: Frozen::runtime(&installed)?,
-            frozen,
-            installed,
-            // One thread: a VMM is killed when the thread that started it ends.
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?,
-            job: job(),
-            prespawned: arguments.prespawned,
-        })
-    }
-
     fn measure(&self, arguments: &Arguments) -> anyhow::Result<Samples> {
         let (name, title) = if self.prespawned {
             (
@@ -103,7 +73,7 @@ impl Bench {
         }
         for round in 1..=arguments.common.pairs {
             let mut order = ways.to_vec();
-            if round % 2 == 0 {
+            if round.is_multiple_of(2) {
                 order.reverse();
             }
             for way in order {
@@ -147,22 +117,30 @@ impl Bench {
     }
 
     fn floor(&self, job: &JobRequest) -> anyhow::Result<Split> {
-        floor::restore(&self.frozen, self.installed.work(), job, self.prespawned)
+        let Clones {
+            frozen, installed, ..
+        } = &self.clones;
+        floor::restore(frozen, installed.work(), job, self.prespawned)
     }
 
     fn engine(&self) -> anyhow::Result<Split> {
-        self.runtime.block_on(async {
-            let template = &self.frozen.template;
-            let deadline = Instant::now() + PATIENCE;
+        let Clones {
+            frozen,
+            runtime_dir,
+            runtime,
+            ..
+        } = &self.clones;
+        runtime.block_on(async {
+            let template = &frozen.template;
             let spawned = if self.prespawned {
-                Some(template.spawn(&self.runtime_dir).await?)
+                Some(template.spawn(runtime_dir).await?)
             } else {
                 None
             };
             let began = Instant::now();
             let mut sandbox = match spawned {
-                Some(spawned) => template.restore(spawned, deadline).await?,
-                None => template.clone_now(&self.runtime_dir, None, deadline).await?,
+                Some(spawned) => template.restore(spawned, Clones::deadline()).await?,
+                None => self.clones.one().await?,
             };
             let response = sandbox.exec(&self.job, |_| {}).await?;
             let total = began.elapsed();
@@ -176,7 +154,8 @@ impl Bench {
     fn command(&self) -> anyhow::Result<(f64, f64)> {
         let began = Instant::now();
         let answer: Value =
-            self.installed
+            self.clones
+                .installed
                 .json(&["run", "--lang", "python", "--code", &self.job.code, "--json"])?;
         let wall = milliseconds(began.elapsed());
         let path = &answer["timings"]["path"];
