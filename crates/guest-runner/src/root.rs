@@ -20,8 +20,9 @@ use rustix::fs::{CWD, Mode, OFlags, StatVfs, fstatvfs, openat, statfs};
 use rustix::mount::{MountFlags, mount};
 
 use crate::confine::identity::User;
-use crate::confine::namespaces::{JOB_DIRECTORY, Own};
+use crate::confine::namespaces::{self, JOB_DIRECTORY, Own};
 use crate::failure::{Doing as _, Result};
+use crate::files;
 use crate::loaders;
 use crate::modules::Modules;
 
@@ -30,7 +31,8 @@ pub(crate) const LOWER: &str = "/lower";
 const SCRATCH: &str = "/scratch";
 const OVERLAY: &str = "/root-overlay";
 const LAYER: &str = "/layer";
-const MACHINE_ID: &str = "etc/machine-id";
+/// In memory, where a clone writes it sooner than to a disk. Every job's view has it as [`namespaces::MACHINE_ID`].
+const MACHINE_ID: &str = "/machine-id";
 /// Where a service keeps the directories of jobs.
 const SERVICE_SCRATCH: &str = "/var/lib/guest-runner";
 
@@ -103,6 +105,8 @@ impl Root {
             Source::Drives { scratch, modules } => {
                 modules.load(&["ext4", "overlay"])?;
                 let user = furnish(Path::new(LOWER), Path::new(LAYER))?;
+                let placeholder = Path::new(LAYER).join(namespaces::MACHINE_ID);
+                files::write(&placeholder, b"", 0o444).doing(|| format!("make {}", placeholder.display()))?;
                 mount_scratch(scratch.as_deref(), Path::new(SCRATCH))?;
                 let lower = format!("{LAYER}:{LOWER}");
                 mount_overlay(&lower, Path::new(SCRATCH), Path::new(OVERLAY))?;
@@ -160,7 +164,6 @@ fn furnish(lower: &Path, upper: &Path) -> Result<User> {
 
 /// Writes the id of a clone; a machine that was booted has a random one.
 fn write_machine_id(id: Option<&str>) -> Result<()> {
-    let path = Path::new(OVERLAY).join(MACHINE_ID);
     let write = || {
         let mut random = [0; 16];
         let id = match id {
@@ -170,9 +173,9 @@ fn write_machine_id(id: Option<&str>) -> Result<()> {
                 format!("{:032x}", u128::from_ne_bytes(random))
             }
         };
-        fs::write(&path, id + "\n")
+        fs::write(MACHINE_ID, id + "\n")
     };
-    write().doing(|| format!("write {}", path.display()))
+    write().doing(|| format!("write {MACHINE_ID}"))
 }
 
 fn prepared(mount: Option<&Path>, user: User, scratch: &Path) -> Result<Prepared> {
@@ -233,7 +236,12 @@ impl Prepared {
         )
         .doing(|| format!("open {}", self.scratch.display()))?;
         make(&base, 0o711)?;
-        let directories = JobDirectories { base, scratch };
+        let machine_id = self.mount.is_some();
+        let directories = JobDirectories {
+            base,
+            scratch,
+            machine_id,
+        };
         let own = directories.own();
         make(&own.job, 0o755)?;
         make(&own.tmp, 0o1777)?;
@@ -247,6 +255,8 @@ impl Prepared {
 pub(crate) struct JobDirectories {
     base: PathBuf,
     scratch: OwnedFd,
+    /// There is an id for the job's view.
+    machine_id: bool,
 }
 
 impl JobDirectories {
@@ -254,6 +264,7 @@ impl JobDirectories {
         Own {
             job: self.base.join("job"),
             tmp: self.base.join("tmp"),
+            machine_id: self.machine_id.then(|| MACHINE_ID.into()),
         }
     }
 

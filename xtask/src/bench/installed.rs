@@ -267,7 +267,7 @@ impl Frozen {
                 filesystem: Filesystem::Squashfs,
                 init: Init::Runner,
             },
-            scratch: store.scratch()?,
+            scratch: SnapshotFile::new(snapshot.scratch().try_clone()?, snapshot.scratch_path())?,
             vcpus: key.vcpus.try_into().context("too many processors")?,
             memory_mib: key.memory_mib,
             hello: serde_json::from_value(manifest.hello.clone()).context("the hello is none")?,

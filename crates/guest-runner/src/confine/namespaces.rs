@@ -17,6 +17,9 @@ use crate::failure::{Doing as _, Result};
 /// The job's own directory, as the job sees it.
 pub(crate) const JOB_DIRECTORY: &str = "/job";
 
+/// Where a system keeps its id (machine-id(5)), below the root.
+pub(crate) const MACHINE_ID: &str = "etc/machine-id";
+
 const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -52,6 +55,8 @@ pub(crate) struct Own {
     pub(crate) job: PathBuf,
     /// What the job sees as `/tmp`.
     pub(crate) tmp: PathBuf,
+    /// What the job sees as [`MACHINE_ID`], where the runner has one for it.
+    pub(crate) machine_id: Option<PathBuf>,
 }
 
 /// Whether the kernel has the namespaces that every job needs.
@@ -83,6 +88,9 @@ impl View {
         attach("proc", &at("proc"), quiet, "")?;
         bind(&self.own.job, &at(JOB_DIRECTORY.trim_start_matches('/')))?;
         bind(&self.own.tmp, &at("tmp"))?;
+        if let Some(machine_id) = &self.own.machine_id {
+            bind(machine_id, &at(MACHINE_ID))?;
+        }
         self.devices(&at("dev"))?;
         match &self.root {
             Some(root) => change_root(root),

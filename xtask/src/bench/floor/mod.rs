@@ -50,7 +50,7 @@ impl Place {
         run_command(
             Command::new("cp")
                 .args(["--sparse=always"])
-                .args([&frozen.template.scratch, &place.scratch]),
+                .args([frozen.template.scratch.path(), &place.scratch]),
         )?;
         Ok(place)
     }
