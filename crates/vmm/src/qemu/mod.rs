@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -249,11 +250,22 @@ impl Vm {
 
     pub(crate) async fn failed(&self) -> VmmError {
         tokio::select! {
-            error = self.qemu.process.died() => error,
+            error = self.qemu.process.died() => self.explained(error),
             () = self.qemu.monitor.out_of_disk() => {
                 VmmError::DiskFull(self.scratch.clone().unwrap_or_else(|| self.dir.path().to_owned()))
             }
             error = self.qemu.port.broken() => error,
+        }
+    }
+
+    /// A machine that is to be frozen has a file for a memory. When its disk has no room for a page of it, the kernel says so
+    /// with a SIGBUS (mmap(2)).
+    fn explained(&self, error: VmmError) -> VmmError {
+        match (&self.draft, error) {
+            (Some(draft), VmmError::Died { exit, .. }) if exit.signal() == Some(Signal::BUS.as_raw()) => {
+                VmmError::DiskFull(draft.memory().to_owned())
+            }
+            (_, error) => error,
         }
     }
 
