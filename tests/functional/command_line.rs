@@ -30,7 +30,8 @@ fn the_timeline_names_every_phase() {
     let host = Host::new();
     let finished = host
         .run("bash", "echo hi")
-        .args(["--cold", "--timeline"])
+        .cold()
+        .arg("--timeline")
         .finish()
         .succeeded();
     assert_eq!(finished.stdout_text(), "hi\n");

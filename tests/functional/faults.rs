@@ -38,7 +38,7 @@ fn the_vmm_is_killed() {
 #[test]
 fn the_vmm_is_killed_while_it_boots() {
     let host = Host::new();
-    let run = host.run("bash", LONG).args(["--cold", "--json"]).start();
+    let run = host.run("bash", LONG).cold().arg("--json").start();
     let vmm = run.vmm();
     // It has to be up: one that dies earlier never started.
     thread::sleep(Duration::from_millis(500));

@@ -1,8 +1,9 @@
 //! A guest that breaks the protocol in every way. host-agent says so, ends the machine, and waits for nothing for ever.
 
+use std::fs;
 use std::time::Duration;
 
-use harness::{Finished, Host, hostile};
+use harness::{Finished, Host, Snapshots, hostile};
 
 /// Runs a job in a guest that behaves like that.
 fn run(host: &Host, behaviour: &str) -> Finished {
@@ -88,4 +89,43 @@ fn garbage_on_the_port() {
         return harness::skip("vsock has no multiplexer to break");
     }
     refused("garbage on the port", "guest_protocol");
+}
+
+/// A clone of a frozen guest that behaves like that.
+fn run_a_clone(behaviour: &str) -> Finished {
+    let host = Host::with_own_state(Snapshots::Absent);
+    let initramfs = host.initramfs();
+    fs::write(&initramfs, hostile::initramfs(&initramfs, behaviour)).unwrap();
+    host.verb("template").args(["build", "base"]).finish().succeeded();
+    host.run("bash", "true").arg("--json").finish()
+}
+
+#[test]
+fn a_clone_that_takes_on_its_identity_is_believed() {
+    let answer = run_a_clone("answer properly").answer();
+    assert_eq!(answer.path(), "restore");
+    answer.printed("hello from a liar\n").exited(0);
+}
+
+#[test]
+fn a_clone_that_keeps_its_identity_runs_nothing() {
+    run_a_clone("refuse an identity")
+        .refusal()
+        .is("internal", "I stay who I am");
+}
+
+#[test]
+fn a_clone_that_takes_on_another_identity_runs_nothing() {
+    assert_eq!(
+        run_a_clone("take on another identity").refusal().code,
+        "guest_protocol"
+    );
+}
+
+#[test]
+fn a_clone_that_confirms_no_identity_runs_nothing() {
+    assert_eq!(
+        run_a_clone("confirm no identity").refusal().code,
+        "guest_protocol"
+    );
 }

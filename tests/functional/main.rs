@@ -1,5 +1,6 @@
 //! The functional suite: every test runs code in a real microVM, or shows that host-agent refuses to.
 
+mod clones;
 mod command_line;
 mod faults;
 mod firecracker;
@@ -10,5 +11,8 @@ mod input;
 mod languages;
 mod limits;
 mod many;
+mod parking;
 mod refusals;
+mod service;
+mod snapshots;
 mod streaming;

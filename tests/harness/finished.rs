@@ -104,7 +104,11 @@ impl Finished {
         Refusal { code, cause, remedy }
     }
 
-    fn json(&self) -> Value {
+    /// The JSON that it printed.
+    ///
+    /// # Panics
+    /// It printed something else.
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| {
             let (stdout, stderr) = (self.stdout_text(), self.stderr_text());
             panic!("{error}; {}\nstdout: {stdout}\nstderr: {stderr}", self.status)
@@ -188,6 +192,31 @@ impl Answer {
         assert!(
             self.stderr().contains(part),
             "no {part:?} in stderr of {}",
+            self.json
+        );
+        self
+    }
+
+    /// How it came by its machine: `cold`, `restore` or `pool`.
+    pub fn path(&self) -> &str {
+        self.json["timings"]["path"].as_str().unwrap_or("missing")
+    }
+
+    /// How it came by its interpreter: `parked` or `fresh`.
+    pub fn interpreter(&self) -> &str {
+        self.json["timings"]["interpreter"].as_str().unwrap_or("missing")
+    }
+
+    /// It must have come by its machine and its interpreter like that.
+    ///
+    /// # Panics
+    /// It did not.
+    #[track_caller]
+    pub fn took(self, path: &str, interpreter: &str) -> Self {
+        assert_eq!(
+            (self.path(), self.interpreter()),
+            (path, interpreter),
+            "{}",
             self.json
         );
         self

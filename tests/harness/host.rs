@@ -2,18 +2,32 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Condvar, Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::env_vars;
 use crate::leaks;
 use crate::running::Run;
+use crate::service::Service;
 
 /// How many tests have machines at a time: emulation keeps a core busy for each.
 const SLOTS: usize = 2;
+/// How long a test may keep a service.
+const SERVICE: Duration = Duration::from_secs(400);
+
+/// What a state directory of a test's own has in it at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snapshots {
+    /// The shared one's snapshots.
+    Copied,
+    /// None.
+    Absent,
+}
 
 /// The host-agent's runtime and temporary directories of one test. Dropping it checks that nothing is left.
 ///
@@ -22,6 +36,8 @@ const SLOTS: usize = 2;
 #[derive(Debug)]
 pub struct Host {
     root: tempfile::TempDir,
+    /// Instead of the shared one.
+    state: Option<PathBuf>,
     _slot: Slot,
 }
 
@@ -46,24 +62,87 @@ impl Host {
             .prefix("rc-")
             .tempdir_in("/tmp")
             .expect("a temporary directory");
-        let host = Self { root, _slot: slot };
+        let host = Self {
+            root,
+            state: None,
+            _slot: slot,
+        };
         fs::create_dir(host.temporary()).expect("a directory for temporary files");
         fs::create_dir(host.runtime()).expect("a directory for machines");
         host.remember();
         host
     }
 
-    /// `host-agent run --lang LANGUAGE --code CODE`.
+    /// Like [`Self::new`], with a state directory of the test's own: kernel, `base` and signing key are copies of the shared
+    /// ones, and so are the newest snapshots with `Snapshots::Copied`.
+    ///
+    /// # Panics
+    /// Something cannot be copied.
+    pub fn with_own_state(snapshots: Snapshots) -> Self {
+        let mut host = Self::new();
+        let own = host.path("state");
+        let private = fs::DirBuilder::new().mode(0o700).create(&own);
+        private.expect("the test's own directory can be written");
+        fs::create_dir(own.join("templates")).expect("a directory for templates");
+        for part in ["kernels", "initramfs", "scratch.ext4", "keys", "templates/base"] {
+            copy(&state().join(part), &own.join(part));
+        }
+        if snapshots == Snapshots::Copied {
+            let directory = own.join("snapshots");
+            let private = fs::DirBuilder::new().mode(0o700).create(&directory);
+            private.expect("a directory for snapshots");
+            for template in ["base", "rust"] {
+                let snapshot = host.snapshot(template);
+                // Named by its machine and its number.
+                let machine = snapshot
+                    .parent()
+                    .and_then(Path::file_name)
+                    .expect("the store's layout");
+                copy(&state().join("snapshots").join(machine), &directory.join(machine));
+            }
+        }
+        host.state = Some(own);
+        host
+    }
+
+    /// Where it keeps kernels, images and snapshots.
+    pub fn state(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(state)
+    }
+
+    /// The newest snapshot of that template.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn snapshot(&self, template: &str) -> PathBuf {
+        let inspected = self.verb("template").args(["inspect", template, "--json"]);
+        let inspected = inspected.finish().succeeded();
+        let description: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+        description["path"].as_str().expect("a path").into()
+    }
+
+    /// `host-agent run --lang LANGUAGE --code CODE`, with `--cold` if the environment says so.
     pub fn run(&self, language: &str, code: &str) -> Run {
-        self.verb("run").args(["--lang", language, "--code", code])
+        let run = self.verb("run").args(["--lang", language, "--code", code]);
+        if cold() { run.cold() } else { run }
+    }
+
+    /// `host-agent serve`, which listens.
+    pub fn serve(&self, arguments: &[&str]) -> Service {
+        let running = self.verb("serve").args(arguments).within(SERVICE).start();
+        Service::of(running, self.runtime().join("agent.sock"))
     }
 
     /// `host-agent VERB`.
     pub fn verb(&self, verb: &str) -> Run {
-        Run::new(host_agent())
+        let run = Run::new(host_agent())
             .arg(verb)
             .env("RUNNER_CODES_RUNTIME_DIR", self.runtime())
-            .env("TMPDIR", self.temporary())
+            .env("TMPDIR", self.temporary());
+        match &self.state {
+            Some(state) => run.env("RUNNER_CODES_STATE_DIR", state),
+            None => run,
+        }
     }
 
     /// The initramfs that machines boot with here, as `doctor` says.
@@ -158,6 +237,27 @@ pub fn host_agent() -> PathBuf {
     build_directory().join("host-agent")
 }
 
+/// Whether `run` is to boot each time.
+fn cold() -> bool {
+    env::var_os(env_vars::COLD).is_some()
+}
+
+/// Copies a file or directory with its modes, and its holes as holes.
+///
+/// # Panics
+/// It cannot be copied.
+pub fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .args(["--archive", "--sparse=always", "--no-target-directory"])
+        .args([from, to])
+        .status();
+    assert!(
+        copied.expect("cp starts").success(),
+        "cannot copy {}",
+        from.display()
+    );
+}
+
 /// Whether all runs use this backend because the environment says so.
 pub fn backend_is(name: &str) -> bool {
     env::var_os(env_vars::BACKEND).is_some_and(|backend| backend == name)
@@ -189,7 +289,7 @@ pub(crate) fn build_directory() -> PathBuf {
     directory.expect("cargo's layout").to_owned()
 }
 
-/// Makes the images where they are not there yet (a moment where they are), and runs a first job.
+/// Makes images and snapshots where they are not there yet (a moment where they are), and runs a first job.
 fn prepare() {
     static PREPARE: Once = Once::new();
     PREPARE.call_once(|| {
@@ -200,6 +300,16 @@ fn prepare() {
                 .expect("host-agent starts");
             let stderr = String::from_utf8_lossy(&made.stderr);
             assert!(made.status.success(), "setup of {template} failed: {stderr}");
+            if cold() {
+                continue;
+            }
+            let built = Command::new(host_agent())
+                .args(["template", "build", template, "--runtime-dir"])
+                .arg(memory())
+                .output()
+                .expect("host-agent starts");
+            let stderr = String::from_utf8_lossy(&built.stderr);
+            assert!(built.status.success(), "no snapshot of {template}: {stderr}");
         }
         let told = Command::new(host_agent())
             .args(["run", "--lang", "bash", "--code", "true", "--runtime-dir"])

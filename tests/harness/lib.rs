@@ -13,11 +13,13 @@ pub mod hostile;
 mod leaks;
 pub mod process;
 mod running;
+mod service;
 mod skip;
 
 pub use finished::{Answer, Finished, Refusal};
-pub use host::{Host, backend_is, cache, host_agent, state};
+pub use host::{Host, Snapshots, backend_is, cache, copy, host_agent, state};
 pub use running::{Run, Running};
+pub use service::{Moment, Reply, Service};
 pub use skip::{only_with_all, skip};
 
 /// The environment variables that the tests read. The program's own are in `docs/environment.md`.
@@ -30,6 +32,8 @@ pub mod env_vars {
     pub const SKIPS: &str = "RUNNER_CODES_TEST_SKIPS";
     /// Also run what takes minutes.
     pub const ALL: &str = "RUNNER_CODES_TEST_ALL";
+    /// Boot a machine for each run instead of restoring one, and start each interpreter for its job.
+    pub const COLD: &str = "RUNNER_CODES_TEST_COLD";
     /// How many times slower than a usual machine this one is: stretches every deadline of the harness.
     pub const PATIENCE: &str = "RUNNER_CODES_TEST_PATIENCE";
     /// The program of `hostile-guest/`. Without it, the one that cargo built beside the tests.

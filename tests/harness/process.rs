@@ -20,9 +20,10 @@ pub fn parent(pid: u32) -> Option<u32> {
     (state != 'Z').then_some(parent)
 }
 
-/// Whether the process lives (a zombie does not).
+/// Whether the process lives (a zombie does not, but one whose other threads still end does).
 pub fn lives(pid: u32) -> bool {
-    parent(pid).is_some()
+    let threads = || fs::read_dir(proc(pid).join("task")).map_or(0, Iterator::count);
+    parent(pid).is_some() || threads() > 1
 }
 
 /// Its command line, with spaces between the arguments; empty when it is gone.

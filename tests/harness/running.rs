@@ -56,6 +56,15 @@ impl Run {
         self
     }
 
+    /// Adds `--cold`, which may be there already.
+    pub fn cold(self) -> Self {
+        if self.program.iter().any(|argument| argument == "--cold") {
+            self
+        } else {
+            self.arg("--cold")
+        }
+    }
+
     /// Runs this copy of the program instead.
     pub fn program(mut self, path: &Path) -> Self {
         self.program[0] = path.into();
@@ -131,7 +140,7 @@ impl Run {
 }
 
 /// The factor of `RUNNER_CODES_TEST_PATIENCE`.
-fn patience() -> f64 {
+pub(crate) fn patience() -> f64 {
     let factor = env::var(env_vars::PATIENCE)
         .ok()
         .and_then(|text| text.parse().ok());
@@ -171,13 +180,8 @@ impl Running {
     /// There was none in time.
     pub fn vmm(&self) -> u32 {
         loop {
-            let vmm = process::children(self.pid()).into_iter().find(|child| {
-                let line = process::command_line(*child);
-                let program = line.split(' ').next().unwrap_or_default();
-                program.contains("qemu-system") || program.contains("firecracker")
-            });
-            if let Some(vmm) = vmm {
-                return vmm;
+            if let Some(vmm) = self.vmms().first() {
+                return *vmm;
             }
             assert!(
                 Instant::now() < self.deadline,
@@ -186,6 +190,30 @@ impl Running {
             );
             thread::sleep(LOOK);
         }
+    }
+
+    /// The VMMs that it has started and that live.
+    pub fn vmms(&self) -> Vec<u32> {
+        let mut children = process::children(self.pid());
+        children.retain(|child| {
+            let line = process::command_line(*child);
+            let program = line.split(' ').next().unwrap_or_default();
+            program.contains("qemu-system") || program.contains("firecracker")
+        });
+        children
+    }
+
+    /// What it has complained about so far.
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.bytes()).into_owned()
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// It cannot be told.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
     }
 
     /// Sends it a signal.

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use protocol::control::{ControlResponse, Hello, VERSION};
+use protocol::control::{Confirmed, ControlRequest, ControlResponse, Hello, Identity, Parked, VERSION};
 use protocol::frame::{FrameDecoder, encode, encode_message};
 use protocol::limits::{CONTROL_PORT, JOB_PORT};
 use protocol::mux::{Mux, MuxEvent, Side};
-use protocol::{JobRequest, JobResponse, Language, Termination};
+use protocol::{ErrorCode, HostError, JobRequest, JobResponse, Language, Termination};
 use rustix::mount::{MountFlags, mount};
 
 fn main() {
@@ -75,9 +75,16 @@ impl Answer {
 
 fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
     if port == CONTROL_PORT {
-        return match behaviour {
-            "lie in hello" => Answer::bytes(frame(br#"{"type":"hello","version":"one"}"#)),
-            "another version" => Answer::bytes(hello(VERSION + 1)),
+        return match (
+            serde_json::from_slice(request).expect("the host sends what it should"),
+            behaviour,
+        ) {
+            (ControlRequest::Park(_), _) => {
+                Answer::bytes(message(&ControlResponse::Parked(Parked::default())))
+            }
+            (ControlRequest::Identity(identity), _) => Answer::bytes(message(&confirm(identity, behaviour))),
+            (_, "lie in hello") => Answer::bytes(frame(br#"{"type":"hello","version":"one"}"#)),
+            (_, "another version") => Answer::bytes(hello(VERSION + 1)),
             _ => Answer::bytes(hello(VERSION)),
         };
     }
@@ -120,6 +127,24 @@ fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
         },
         // "answer no job"
         _ => Answer::bytes(Vec::new()),
+    }
+}
+
+/// After it was restored.
+fn confirm(identity: Identity, behaviour: &str) -> ControlResponse {
+    match behaviour {
+        "refuse an identity" => {
+            ControlResponse::Error(HostError::new(ErrorCode::Internal, "I stay who I am"))
+        }
+        "take on another identity" => ControlResponse::Identity(Confirmed {
+            machine_id: "0".repeat(32),
+            realtime_ns: identity.realtime_ns,
+        }),
+        "confirm no identity" => ControlResponse::Shutdown,
+        _ => ControlResponse::Identity(Confirmed {
+            machine_id: identity.machine_id,
+            realtime_ns: identity.realtime_ns,
+        }),
     }
 }
 

@@ -12,6 +12,18 @@ use anyhow::Context;
 use crate::build::{self, Profile};
 use crate::metal;
 
+/// The part of the functional suite that is run once more in machines that boot.
+const COLD: [&str; 8] = [
+    "--package",
+    "system-tests",
+    "--test",
+    "functional",
+    "--",
+    "languages::",
+    "limits::",
+    "input::",
+];
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Also what takes longer than a few minutes, and the emulated bare-metal host when there is a Firecracker binary.
@@ -39,7 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.all {
         environment.push(("RUNNER_CODES_TEST_ALL", "1".into()));
     }
-    let mut counts = cargo_test(arguments.filter.as_deref(), &environment)?;
+    let everything = ["--workspace", "--no-fail-fast"].into_iter();
+    let mut counts = cargo_test(everything.chain(arguments.filter.as_deref()), &environment)?;
+    if arguments.filter.is_none() {
+        // What does not depend on how a machine came to be is run in machines that boot, too.
+        environment.push(("RUNNER_CODES_TEST_COLD", "1".into()));
+        counts.add(cargo_test(COLD.into_iter(), &environment)?);
+    }
     let skipped = fs::read_to_string(skips.path()).context("cannot read which tests were skipped")?;
     // A test may say so more than once.
     let mut skipped: BTreeSet<_> = skipped.lines().map(str::to_owned).collect();
@@ -83,12 +101,15 @@ fn why_not_metal(all: bool) -> Option<&'static str> {
     }
 }
 
-/// Runs `cargo test` on the workspace. A test binary that dies without counting is one failure.
-fn cargo_test(filter: Option<&str>, environment: &[(&str, OsString)]) -> anyhow::Result<Counts> {
+/// Runs `cargo test`. A test binary that dies without counting is one failure.
+fn cargo_test<'a>(
+    arguments: impl Iterator<Item = &'a str>,
+    environment: &[(&str, OsString)],
+) -> anyhow::Result<Counts> {
     let mut command = build::cargo();
     command
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(filter)
+        .arg("test")
+        .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start cargo test")?;
