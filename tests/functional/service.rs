@@ -159,9 +159,9 @@ fn jobs_end_as_they_do_without_it() {
     assert_eq!(fs::read_to_string(output).unwrap(), "from a file\n");
     let refused = host
         .run("bash", "true")
-        .args(["--limit", "memory_bytes=1"])
+        .args(["--cwd", "/proc/nowhere"])
         .refusal();
-    assert_eq!(refused.code, "invalid_request");
+    refused.is("invalid_request", "cwd");
     service.stop();
 }
 
