@@ -31,11 +31,13 @@ pub(crate) struct Arguments {
     common: Common,
 }
 
-/// When the first output came, in milliseconds.
+/// When the first output came, and what came after it, in milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct First {
     since_request: f64,
     since_started: f64,
+    /// To the response: the interpreter's end, and what is collected.
+    to_response: f64,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -84,7 +86,10 @@ fn pair(clones: &Clones, language: Language, round: u32, samples: &mut Samples) 
         ("parked, second job", parked_second),
         ("fresh, second job", fresh_second),
     ] {
-        samples.milliseconds(&format!("{language}: {name}"), first.since_request);
+        let name = format!("{language}: {name}");
+        samples.milliseconds(&name, first.since_request);
+        samples.milliseconds(&format!("{name}, since started"), first.since_started);
+        samples.milliseconds(&format!("{name}, output to response"), first.to_response);
     }
     let ratio = |of: fn(&First) -> f64| {
         let first = of(&fresh_first) / of(&parked_first);
@@ -132,6 +137,7 @@ async fn first_output(sandbox: &mut Sandbox, language: Language, fresh: bool) ->
             Event::Stderr(_) => {}
         })
         .await?;
+    let answered = Instant::now();
     let wanted = if fresh {
         Interpreter::Fresh
     } else {
@@ -146,6 +152,7 @@ async fn first_output(sandbox: &mut Sandbox, language: Language, fresh: bool) ->
     Ok(First {
         since_request: milliseconds(output - asked),
         since_started: milliseconds(output - started.context("the job did not say that it started")?),
+        to_response: milliseconds(answered - output),
     })
 }
 

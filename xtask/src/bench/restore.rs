@@ -110,7 +110,7 @@ impl Bench {
                     fresh: true,
                     ..self.job.clone()
                 };
-                samples.milliseconds("floor, fresh", self.floor(&job)?.total);
+                self.floor(&job)?.add_to(samples, "floor, fresh");
             }
         }
         Ok(())

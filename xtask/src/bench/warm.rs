@@ -145,7 +145,13 @@ impl Path {
         self.check(&answer.body, before)?;
         let name = format!("{}, HTTP", self.name);
         samples.milliseconds(&name, answer.wall);
-        samples.milliseconds(&format!("{name}: in the guest"), answer.timing("execute")?);
+        for (what, timing) in [
+            ("in the guest", "execute"),
+            ("confine", "confine"),
+            ("run and exit", "exec"),
+        ] {
+            samples.milliseconds(&format!("{name}: {what}"), answer.timing(timing)?);
+        }
         if self.counted == "ready" {
             samples.milliseconds(&format!("{name}: host-agent"), answer.timing("host")?);
             let outside = answer.wall - answer.timing("execute")?;
