@@ -74,7 +74,8 @@ impl Parking {
         for (&language, &count) in &wanted.languages {
             let missing = usize::from(count.min(MAX_PARKED)).saturating_sub(self.count(language));
             for _ in 0..missing {
-                match start(guest, language) {
+                // The first of several is for warming an emulated machine up, which keeps translated code by its address.
+                match start(guest, language, count > 1) {
                     Ok(parked) => self.lock().entry(language).or_default().push(parked),
                     Err(error) => {
                         refused.insert(language, error.cause);
@@ -136,7 +137,7 @@ fn needs_start(job: &JobRequest) -> bool {
     job.env.iter().any(differs)
 }
 
-fn start(guest: &Guest, language: Language) -> Result<Parked, HostError> {
+fn start(guest: &Guest, language: Language, alike: bool) -> Result<Parked, HostError> {
     let cannot = |why: &str| HostError::from(Failure::new(format!("park {language}"), why));
     if guest.extent != Extent::Machine || !guest.root.is_own() {
         return Err(cannot("the runner is not PID 1 of this guest"));
@@ -161,6 +162,7 @@ fn start(guest: &Guest, language: Language) -> Result<Parked, HostError> {
         cgroup: Some(cgroup.path().to_owned()),
         rlimits: Rlimits::new(&limits, true),
         parked: Some(injection),
+        alike,
     };
     let stage = Stage::spawn(guest, &setup, None)?;
     let parked = Parked {

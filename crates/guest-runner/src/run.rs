@@ -140,6 +140,7 @@ fn start(
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
         rlimits: Rlimits::new(limits, cgroup.is_some()),
         parked: None,
+        alike: false,
     };
     Ok(Begun {
         stage: Stage::spawn(guest, &setup, Some(payload))?,

@@ -84,6 +84,8 @@ pub(crate) struct Setup {
     pub(crate) rlimits: Rlimits,
     /// Wait for the job, which the interpreter does with this in its environment.
     pub(crate) parked: Option<Vec<(String, String)>>,
+    /// Have all interpreters of a language at the same addresses.
+    pub(crate) alike: bool,
 }
 
 /// What a job brings to an interpreter that waits. The job's request follows it.
@@ -608,6 +610,9 @@ impl Code<'_> {
         chdir(self.directory).map_err(|error| no_directory(self.directory, error.into()))?;
         setup.rlimits.apply()?;
         let arguments = self.program.iter().chain(self.arguments).cloned();
+        if setup.alike {
+            sys::fix_addresses().doing(|| "fix the addresses".to_owned())?;
+        }
         sys::default_signals();
         Ok((
             c_string(self.program[0].clone())?,

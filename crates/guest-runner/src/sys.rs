@@ -237,6 +237,13 @@ pub(crate) fn reseed_kernel(entropy: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Has what this process becomes, and what that starts, at addresses that are not random (personality(2)).
+pub(crate) fn fix_addresses() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "no safe wrapper for personality")]
+    // SAFETY: personality has no memory effects before the next exec.
+    check(unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE.cast_unsigned().into()) }).map(drop)
+}
+
 /// The kernel's Landlock version, if it has any.
 pub(crate) fn landlock_abi() -> Option<u32> {
     const CREATE_RULESET_VERSION: libc::c_uint = 1;

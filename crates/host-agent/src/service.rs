@@ -25,8 +25,8 @@ use crate::commands::run::{milliseconds, random_trace_id};
 use crate::machine::{self, Machine, Root};
 use crate::snapshots;
 
-/// What an idle clone takes until one has been weighed: an emulated one's running figure, rounded up.
-const CLONE_BYTES: NonZeroU64 = NonZeroU64::new(48 << 20).unwrap();
+/// What an idle clone takes until one has been weighed: that of an emulated one that was warmed, rounded up.
+const CLONE_BYTES: NonZeroU64 = NonZeroU64::new(128 << 20).unwrap();
 /// What a VMM takes that waits for its snapshot.
 const VMM_BYTES: NonZeroU64 = NonZeroU64::new(16 << 20).unwrap();
 /// Until a restore was seen.
