@@ -24,12 +24,12 @@ const CLOCK_ATTEMPTS: usize = 4;
 /// It did not: the machine must not be used.
 pub(crate) async fn assign<T: AsyncRead + AsyncWrite + Unpin>(
     conversation: &mut Conversation<T>,
+    identity: &mut Identity,
 ) -> Result<(), EngineError> {
-    let mut identity = new()?;
     for _ in 0..CLOCK_ATTEMPTS {
         let asked = Instant::now();
         identity.realtime_ns = now_ns();
-        conversation.identity(&identity).await?;
+        conversation.identity(identity).await?;
         if asked.elapsed() <= CLOCK {
             break;
         }
@@ -37,7 +37,11 @@ pub(crate) async fn assign<T: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-fn new() -> Result<Identity, EngineError> {
+/// An identity that no other machine has.
+///
+/// # Errors
+/// The kernel gives no random bytes.
+pub(crate) fn new() -> Result<Identity, EngineError> {
     let entropy: [u8; ENTROPY] = random()?;
     let machine_id: [u8; 16] = random()?;
     let hostname: [u8; 4] = random()?;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::control::{Park, Parked};
+use protocol::frame::FrameError;
 use protocol::job::Timings;
 use protocol::{Hello, JobRequest, Language, limits};
 use vmm::{
@@ -25,10 +26,13 @@ use vmm::{
 
 use crate::conversation::{Conversation, guarded};
 use crate::error::EngineError;
+use crate::identity;
 use crate::sandbox::{Sandbox, milliseconds, silent};
 
 /// How long a machine is left alone before it is frozen, so that nothing is under way in it.
 const SETTLE: Duration = Duration::from_millis(500);
+/// How often a clone is connected to. Older Firecrackers drop the first connection after a restore, without an answer.
+const CONNECTIONS: usize = 5;
 /// How long the throwaway jobs that warm a clone may take each.
 const WARM: f64 = 20.0;
 
@@ -170,8 +174,16 @@ impl Template {
     ) -> Result<Sandbox, EngineError> {
         let restored = Instant::now();
         let asked = async {
-            let channel = machine.connect(limits::CONTROL_PORT, deadline).await?;
-            crate::identity::assign(&mut Conversation::new(channel)).await
+            let mut identity = identity::new()?;
+            let mut attempts = 0;
+            loop {
+                attempts += 1;
+                let channel = machine.connect(limits::CONTROL_PORT, deadline).await?;
+                match identity::assign(&mut Conversation::new(channel), &mut identity).await {
+                    Err(error) if hung_up(&error) && attempts < CONNECTIONS => {}
+                    assigned => return assigned,
+                }
+            }
         };
         let confirmed = guarded(asked, machine.failed(), deadline).await;
         confirmed.unwrap_or_else(|| Err(silent("identity", restored, &machine.console())))?;
@@ -214,6 +226,13 @@ impl Template {
         }
         Ok(())
     }
+}
+
+fn hung_up(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::Closed(_) | EngineError::Frame(FrameError::Io(_) | FrameError::Truncated)
+    )
 }
 
 const fn throwaway(language: Language) -> Option<&'static str> {
