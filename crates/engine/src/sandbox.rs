@@ -12,7 +12,7 @@ use protocol::control::Boot;
 use protocol::job::{Timings, Usage};
 use protocol::{Event, Hello, JobRequest, JobResponse, Termination, limits};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use vmm::{Console, Machine, MachineConfig, Shutdown, VmmBinary, VmmError};
+use vmm::{Channel, Console, Machine, MachineConfig, Shutdown, VmmBinary, VmmError};
 
 use crate::conversation::{Conversation, guarded};
 use crate::error::EngineError;
@@ -71,6 +71,10 @@ impl Sandbox {
 
     pub(crate) fn into_machine(self) -> Machine {
         self.machine
+    }
+
+    pub(crate) async fn connect(&self, port: u32, deadline: Instant) -> Result<Channel, VmmError> {
+        self.machine.connect(port, deadline).await
     }
 
     /// Waits until the machine cannot go on. May be dropped and called again.

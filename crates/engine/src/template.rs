@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use protocol::control::{Park, Parked};
 use protocol::frame::FrameError;
 use protocol::job::Timings;
-use protocol::{Hello, JobRequest, Language, limits};
+use protocol::{Hello, JobRequest, JobResponse, Language, limits};
 use vmm::{
     Machine, Prespawned, RestoreConfig, RootDrive, RuntimeDir, SnapshotFile, SnapshotFiles, VmId, VmmBinary,
     VmmError,
@@ -89,8 +89,9 @@ impl Sandbox {
     ///
     /// # Errors
     /// The guest did not do as asked by `deadline`, or the VMM refused; nothing is left behind then.
-    pub async fn freeze(self, park: Park, deadline: Instant) -> Result<Frozen, EngineError> {
+    pub async fn freeze(mut self, park: Park, deadline: Instant) -> Result<Frozen, EngineError> {
         let began = Instant::now();
+        self.rehearse(&park, deadline).await?;
         let machine = self.into_machine();
         let asked = async {
             let channel = machine.connect(limits::CONTROL_PORT, deadline).await?;
@@ -103,6 +104,29 @@ impl Sandbox {
         tokio::time::sleep(SETTLE).await;
         let files = machine.snapshot(deadline).await?;
         Ok(Frozen { files, hello, parked })
+    }
+
+    /// Runs a throwaway job in each language, next to another connection: what a job reads from the disk is in memory then, and
+    /// the runner has as many threads as a job takes.
+    async fn rehearse(&mut self, park: &Park, deadline: Instant) -> Result<(), EngineError> {
+        let _control = self.connect(limits::CONTROL_PORT, deadline).await?;
+        for &language in park.languages.keys() {
+            // One that cannot run here cannot be parked either, and that is where it is reported.
+            let _ = self.throwaway(language).await?;
+        }
+        Ok(())
+    }
+
+    /// The exit code and output of a job of no consequence; `None` where there is none for the language.
+    async fn throwaway(&mut self, language: Language) -> Result<Option<JobResponse>, EngineError> {
+        let Some(code) = throwaway(language) else {
+            return Ok(None);
+        };
+        let job = JobRequest {
+            timeout: WARM,
+            ..JobRequest::new("warm", language, code)
+        };
+        self.exec(&job, |_| {}).await.map(Some)
     }
 }
 
@@ -212,13 +236,8 @@ impl Template {
     pub async fn warm(&self, sandbox: &mut Sandbox) -> Result<(), EngineError> {
         let spare = self.parked.iter().filter(|(_, count)| **count > 1);
         for (&language, _) in spare {
-            let Some(code) = throwaway(language) else { continue };
-            let job = JobRequest {
-                timeout: WARM,
-                ..JobRequest::new("warm", language, code)
-            };
-            let response = sandbox.exec(&job, |_| {}).await?;
-            if response.exit_code != 0 || response.stdout != "1\n" {
+            let response = sandbox.throwaway(language).await?;
+            if response.is_some_and(|response| response.exit_code != 0 || response.stdout != "1\n") {
                 return Err(EngineError::Answer(format!(
                     "a job of no consequence failed in {language}"
                 )));

@@ -9,67 +9,52 @@ __guest_runner_fail() {
   exit 70
 }
 
-# Reads the next string of the message into `field`, and counts its bytes.
-__guest_runner_next() {
-  read -r -d '' -u "$runner" field || __guest_runner_fail 'the message was cut off'
-  left=$((left - ${#field} - 1))
-}
-
-__guest_runner_park() {
-  # Lengths are to be bytes, and nothing is to be split or trimmed.
-  local LC_ALL=C IFS=
-  local runner=$GUEST_RUNNER_PARK left field seed directory count name
-  local -a old
-  # Every variable that was inherited, which Bash alone cannot list without a subshell.
-  mapfile -d '' -t old </proc/self/environ || __guest_runner_fail 'there is no /proc'
-  printf P >&"$runner"
-
-  read -r -u "$runner" left || exit 0
-  case $left in '' | *[!0-9]*) __guest_runner_fail 'the message is malformed' ;; esac
-  __guest_runner_next
-  seed=$field
-  case $seed in *[!0-9a-f]*) __guest_runner_fail 'the message is malformed' ;; esac
-  ((${#seed} == 64)) || __guest_runner_fail 'the message is malformed'
-  # SRANDOM asks the kernel every time, and needs nothing.
-  RANDOM=$((16#${seed:0:8} ^ ${SRANDOM:-0}))
-
-  # Before the environment, where CDPATH could lead elsewhere.
-  __guest_runner_next
-  cd -- "$field" >/dev/null || __guest_runner_fail 'no such directory'
-  unset OLDPWD
-  declare -gx OLDPWD
-
-  __guest_runner_next
-  count=$field
+# What most jobs do not bring: another directory, arguments, variables.
+__guest_runner_differ() {
+  local -i at=3 count
+  local name
+  # Before the variables, where CDPATH could lead elsewhere.
+  if [[ ${message[2]} ]]; then
+    cd -- "${message[2]}" >/dev/null || __guest_runner_fail 'no such directory'
+    unset OLDPWD
+    declare -gx OLDPWD
+  fi
+  count=${message[at++]}
+  __guest_runner_arguments=("${message[@]:at:count}")
+  at+=count
+  count=${message[at++]}
   while ((count-- > 0)); do
-    __guest_runner_next
-    __guest_runner_arguments+=("$field")
+    # `cd` has set PWD, and a fresh Bash would not believe another value either.
+    [[ ${message[at]} == PWD ]] || unset -v "${message[at]}" || __guest_runner_fail 'a variable cannot be unset'
+    at+=1
   done
-
-  local -A new=()
-  __guest_runner_next
-  count=$field
+  count=${message[at++]}
   while ((count-- > 0)); do
-    __guest_runner_next
-    name=${field%%=*}
+    name=${message[at]%%=*}
     case $name in
       '' | [0-9]* | *[!A-Za-z0-9_]*) __guest_runner_fail "this variable can only be inherited: $name" ;;
     esac
-    new[$name]=${field#*=}
+    [[ $name == PWD ]] || declare -gx "$name=${message[at]#*=}" || __guest_runner_fail "$name cannot be set"
+    at+=1
   done
-  ((left == 0)) || __guest_runner_fail 'the message is malformed'
+  ((at == ${#message[@]} - 1)) || __guest_runner_fail 'the message is malformed'
+}
 
-  # What stays the same is not touched, so that Bash lists it to its children where it always does.
-  for field in "${old[@]}"; do
-    name=${field%%=*}
-    [[ $name == PWD || -v new[$name] ]] || unset -v "$name"
-  done
-  for name in "${!new[@]}"; do
-    # `cd` has set it, and a fresh Bash would not believe another value either.
-    [[ $name == PWD ]] || declare -gx "$name=${new[$name]}" || __guest_runner_fail "$name cannot be set"
-  done
+__guest_runner_park() {
+  local runner=$GUEST_RUNNER_PARK
+  local -a message
+  unset -v BASH_ENV GUEST_RUNNER_PARK
+  printf P >&"$runner"
+
+  mapfile -d '' -t -u "$runner" message
+  ((${#message[@]})) || exit 0
+  [[ ${message[-1]} == . ]] || __guest_runner_fail 'the message was cut off'
+  [[ ${#message[0]} == 64 && ${message[0]} != *[!0-9a-f]* ]] || __guest_runner_fail 'the message is malformed'
+  # SRANDOM asks the kernel every time, and needs nothing.
+  RANDOM=$((16#${message[0]:0:8} ^ ${SRANDOM:-0}))
   # Noted at start-up, and clones have names of their own.
-  [[ -v new[HOSTNAME] ]] || read -r HOSTNAME </proc/sys/kernel/hostname
+  HOSTNAME=${message[1]}
+  [[ "${message[*]:2}" == ' 0 0 0 .' ]] || __guest_runner_differ
 
   printf R >&"$runner"
   exec {runner}>&-
@@ -81,7 +66,7 @@ if [[ -v GUEST_RUNNER_PARK ]]; then
   set -- "${__guest_runner_arguments[@]}"
 fi
 unset -v __guest_runner_arguments
-unset -f __guest_runner_fail __guest_runner_next __guest_runner_park
+unset -f __guest_runner_fail __guest_runner_differ __guest_runner_park
 SECONDS=0
 # The last argument of the last command is what the script finds in `$_`.
 : "$BASH"

@@ -28,25 +28,28 @@ function receive(runner) {
   const fs = require('fs');
   const chunk = Buffer.allocUnsafeSlow(65536);
   let data = Buffer.alloc(0);
-  let start = 0;
-  let end = Infinity;
-  while (data.length < end) {
-    const length = fs.readSync(runner, chunk);
-    if (length === 0 && data.length === 0) process.reallyExit(0);
-    if (length === 0) throw new Error('the message was cut off');
+  for (let length; (length = fs.readSync(runner, chunk)) !== 0; ) {
     data = Buffer.concat([data, chunk.subarray(0, length)]);
-    if (start === 0) {
-      start = data.indexOf('\n') + 1;
-      if (start !== 0) end = start + decimal(data.toString('latin1', 0, start - 1));
-    }
   }
-  if (data.length !== end || data[end - 1] !== 0) throw new Error('the message is malformed');
-  return data.toString('utf8', start, end - 1).split('\0');
+  if (data.length === 0) process.reallyExit(0);
+  const strings = data.toString('utf8').split('\0');
+  if (strings.pop() !== '' || strings.pop() !== '.') throw new Error('the message was cut off');
+  return strings;
 }
 
-function decimal(text) {
-  if (!/^[0-9]{1,9}$/.test(text)) throw new Error('the message is malformed');
-  return Number(text);
+/** What most jobs do not bring: another directory, arguments, variables. */
+function differ(directory, strings) {
+  const next = () => strings.splice(0, Number(strings.shift()));
+  if (directory !== '') process.chdir(directory);
+  process.argv.push(...next());
+  for (const name of next()) delete process.env[name];
+  for (const entry of next()) {
+    const equals = entry.indexOf('=');
+    process.env[entry.slice(0, equals)] = entry.slice(equals + 1);
+  }
+  if (strings.length !== 0) throw new Error('the message is malformed');
+  // Below HOME there may be modules.
+  Module._initPaths();
 }
 
 function park(runner) {
@@ -64,23 +67,19 @@ function park(runner) {
       // Absent in this Node.js: the job sees that for itself.
     }
   }
+  // Not before this file was found: Node.js remembers where there was no package.json.
+  process.chdir(process.env.PWD);
+  delete process.env.NODE_OPTIONS;
+  delete process.env.GUEST_RUNNER_PARK;
+  // Without what it knows from NODE_OPTIONS.
+  Module._initPaths();
   fs.writeSync(runner, 'P');
 
-  const message = receive(runner);
-  const [seed, directory] = message.splice(0, 2);
-  const args = message.splice(0, decimal(message.shift()));
-  const environment = message.splice(0, decimal(message.shift()));
-  if (!/^[0-9a-f]{64}$/.test(seed) || message.length !== 0) throw new Error('the message is malformed');
+  // The host's name is asked for when it is needed.
+  const [seed, , directory, ...strings] = receive(runner);
+  if (!/^[0-9a-f]{64}$/.test(seed)) throw new Error('the message is malformed');
   reseed(Buffer.from(seed, 'hex'));
-  process.chdir(directory);
-  for (const name of Object.keys(process.env)) delete process.env[name];
-  for (const entry of environment) {
-    const equals = entry.indexOf('=');
-    process.env[entry.slice(0, equals)] = entry.slice(equals + 1);
-  }
-  process.argv.push(...args);
-  // Below HOME, and in NODE_PATH, there may be modules.
-  Module._initPaths();
+  if (directory !== '' || strings.join() !== '0,0,0') differ(directory, strings);
 
   fs.writeSync(runner, 'R');
   fs.closeSync(runner);

@@ -16,20 +16,23 @@ if (descriptor = ENV["GUEST_RUNNER_PARK"])
 
   # The strings of the release message; ends the process when the runner closes instead.
   receive = lambda do |runner|
-    data = "".b
-    until data.include?("\n")
-      begin
-        data << runner.readpartial(65_536)
-      rescue EOFError
-        raise unless data.empty?
-        exit!(0)
-      end
+    data = runner.read
+    exit!(0) if data.empty?
+    raise "the message was cut off" unless data.end_with?("\0.\0")
+    data.delete_suffix("\0.\0").split("\0", -1).map { |text| text.force_encoding(Encoding.default_external) }
+  end
+
+  # What most jobs do not bring: another directory, arguments, variables.
+  differ = lambda do |directory, strings|
+    fields = -> { strings.shift(Integer(strings.shift, 10)) }
+    Dir.chdir(directory) unless directory.empty?
+    ARGV.concat(fields.().each(&:freeze))
+    fields.().each { |name| ENV.delete(name) }
+    fields.().each do |entry|
+      name, value = entry.split("=", 2)
+      ENV[name] = value
     end
-    length, body = data.split("\n", 2)
-    length = Integer(length, 10)
-    body << runner.readpartial(length - body.bytesize) while body.bytesize < length
-    raise "the message is malformed" unless body.bytesize == length && body.end_with?("\0")
-    body.chop.split("\0", -1).map { |text| text.force_encoding(Encoding.default_external) }
+    raise "the message is malformed" unless strings.empty?
   end
 
   begin
@@ -43,23 +46,16 @@ if (descriptor = ENV["GUEST_RUNNER_PARK"])
     script = ObjectSpace.each_object(File).find { |file| !file.closed? && file.path == $PROGRAM_NAME }
     raise "the main script is not open" unless script
     GC.start
+    ENV.delete("GUEST_RUNNER_PARK")
     runner.write("P")
 
-    message = receive.(runner)
-    seed, directory = message.shift(2)
-    arguments = message.shift(Integer(message.shift, 10))
-    environment = message.shift(Integer(message.shift, 10))
-    raise "the message is malformed" unless message.empty? && seed.match?(/\A\h{64}\z/)
+    # The host's name is asked for when it is needed.
+    seed, _, directory, *strings = receive.(runner)
+    raise "the message is malformed" unless seed.match?(/\A\h{64}\z/)
 
     # The only generator that keeps a state: SecureRandom and Random.urandom ask the kernel every time.
     Random.srand(Random.new_seed ^ seed.hex)
-    Dir.chdir(directory)
-    ENV.clear
-    environment.each do |entry|
-      name, value = entry.split("=", 2)
-      ENV[name] = value
-    end
-    ARGV.concat(arguments.each(&:freeze))
+    differ.(directory, strings) unless directory.empty? && strings == %w[0 0 0]
     script.reopen($PROGRAM_NAME)
 
     runner.write("R")

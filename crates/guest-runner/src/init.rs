@@ -158,13 +158,15 @@ fn run_jobs(parameters: Parameters, modules: Modules, mut boot: Boot) -> Result<
 }
 
 /// Kernel parameters, and why. One that the kernel does not have needs no setting.
-const KERNEL_PARAMETERS: [(&str, &str); 3] = [
+const KERNEL_PARAMETERS: [(&str, &str); 4] = [
     // Memory is bounded by cgroups, when it is used; not by refusing what may never be.
     ("vm/overcommit_memory", "1"),
     // In a user namespace of its own the code would have all capabilities, and more of the kernel to attack with them.
     ("user/max_user_namespaces", "0"),
     // Sessions of the code would otherwise share the processor with the runner as equals.
     ("kernel/sched_autogroup_enabled", "0"),
+    // Only the runner itself may have been started without.
+    (sys::RANDOM_ADDRESSES, "2"),
 ];
 
 fn set_kernel_parameters() -> Result<()> {

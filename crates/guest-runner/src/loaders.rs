@@ -6,15 +6,17 @@
 //!      main script ◄─ the interpreter's own doing ◄─ `R` ◄─ reseeds, directory, variables, arguments
 //! ```
 //!
-//! The message is the length of what follows in decimal, a line feed, and strings that end with NUL: a seed of 64
-//! hexadecimal digits, the working directory, the number of arguments, the arguments, the number of environment entries,
-//! the entries. A loader that fails ends its process with 70, and no code has run.
+//! The message is strings that end with NUL: a seed of 64 hexadecimal digits, the host name, the working directory unless
+//! the interpreter is there already, then three lists, each after its length: arguments, variables to unset, variables to
+//! set; at last a full stop, and the end of the stream. A loader that fails ends its process with 70, and no code has run.
 
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protocol::Language;
+use serde::{Deserialize, Serialize};
 
+use crate::confine::namespaces::JOB_DIRECTORY;
 use crate::failure::{Doing as _, Result};
 use crate::files;
 
@@ -201,35 +203,66 @@ pub(crate) fn install(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is in the environment of an interpreter of `language` that is to wait, besides the default; none where there is
-/// no loader.
-pub(crate) fn environment(language: Language) -> Option<Vec<(String, String)>> {
+/// How an interpreter that is to wait is started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Waiting {
+    /// Besides the default environment.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Where it is started; by the time that it waits it is in the job's directory.
+    pub(crate) directory: PathBuf,
+}
+
+/// How an interpreter of `language` that is to wait is started; `None` where there is no loader.
+pub(crate) fn waiting(language: Language) -> Option<Waiting> {
     let variable = match injection(language)? {
         Injection::Variable(name, value) => Some((name.to_owned(), value.to_owned())),
         Injection::Argument(_) => None,
     };
     let park = (PARK.to_owned(), SOCKET.to_string());
-    Some(variable.into_iter().chain([park]).collect())
+    let directory = match language {
+        Language::Node => "/",
+        _ => JOB_DIRECTORY,
+    };
+    Some(Waiting {
+        environment: variable.into_iter().chain([park]).collect(),
+        directory: directory.into(),
+    })
 }
 
-/// The message that releases an interpreter.
-pub(crate) fn message(
-    seed: [u8; 32],
-    directory: &str,
-    arguments: &[String],
-    environment: &[String],
-) -> Vec<u8> {
-    let seed: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (arguments_count, environment_count) = (arguments.len().to_string(), environment.len().to_string());
-    let fields = [seed.as_str(), directory, &arguments_count]
-        .into_iter()
-        .chain(arguments.iter().map(String::as_str))
-        .chain([environment_count.as_str()])
-        .chain(environment.iter().map(String::as_str));
-    let body: Vec<u8> = fields.flat_map(|field| field.bytes().chain([0])).collect();
-    let mut message = format!("{}\n", body.len()).into_bytes();
-    message.extend(body);
-    message
+/// What a job brings to an interpreter that waits.
+#[derive(Debug, Default)]
+pub(crate) struct Release<'a> {
+    pub(crate) seed: [u8; 32],
+    pub(crate) hostname: &'a str,
+    /// Empty for the one that the interpreter is in.
+    pub(crate) directory: &'a str,
+    pub(crate) arguments: &'a [String],
+    pub(crate) unset: &'a [String],
+    pub(crate) set: &'a [String],
+}
+
+impl Release<'_> {
+    /// The message.
+    pub(crate) fn message(&self) -> Vec<u8> {
+        let mut message: Vec<u8> = self
+            .seed
+            .iter()
+            .flat_map(|byte| format!("{byte:02x}").into_bytes())
+            .collect();
+        message.push(0);
+        let mut add = |field: &str| {
+            message.extend_from_slice(field.as_bytes());
+            message.push(0);
+        };
+        add(self.hostname);
+        add(self.directory);
+        for list in [self.arguments, self.unset, self.set] {
+            add(&list.len().to_string());
+            list.iter().for_each(|field| add(field));
+        }
+        add(".");
+        message
+    }
 }
 
 #[cfg(test)]
@@ -278,10 +311,25 @@ mod tests {
     }
 
     #[test]
-    fn a_message_counts_its_bytes() {
-        let message = message([0xab; 32], "/job", &["é".to_owned()], &["A=1".to_owned()]);
-        let text = format!("{}\0/job\01\0é\01\0A=1\0", "ab".repeat(32));
-        assert_eq!(message, format!("{}\n{text}", text.len()).into_bytes());
+    fn a_message_says_where_it_ends() {
+        let plain = Release {
+            seed: [0xab; 32],
+            hostname: "h",
+            ..Release::default()
+        };
+        let seed = "ab".repeat(32);
+        assert_eq!(plain.message(), format!("{seed}\0h\0\00\00\00\0.\0").into_bytes());
+        let other = Release {
+            directory: "/job/d",
+            arguments: &["é".to_owned(), String::new()],
+            unset: &["LANG".to_owned()],
+            set: &["LANG=C".to_owned()],
+            ..plain
+        };
+        assert_eq!(
+            other.message(),
+            format!("{seed}\0h\0/job/d\02\0é\0\01\0LANG\01\0LANG=C\0.\0").into_bytes()
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod clone;
 mod cmdline;
 mod confine;
 mod connection;
+mod exits;
 mod failure;
 mod files;
 mod guest;

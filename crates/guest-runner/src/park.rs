@@ -6,6 +6,8 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use protocol::control;
 use protocol::frame::{decode_message, read_frame};
 use protocol::job::JobLimits;
 use protocol::limits::MAX_PARKED;
-use protocol::{ErrorCode, HostError, JobRequest, Language};
+use protocol::{ErrorCode, FileSpec, HostError, JobRequest, Language};
 
 use crate::confine::Limits;
 use crate::confine::cgroup::Cgroup;
@@ -27,6 +29,7 @@ use crate::launch::Stage;
 use crate::loaders;
 use crate::root::JobDirectories;
 use crate::stage::{self, Report, Setup};
+use crate::sys;
 
 /// How long an interpreter may take to start and to import what it imports.
 const START: Duration = Duration::from_secs(60);
@@ -44,6 +47,8 @@ pub(crate) struct Parked {
     pub(crate) stage: Stage,
     pub(crate) directories: JobDirectories,
     pub(crate) cgroup: Cgroup,
+    /// What it was started with.
+    pub(crate) limits: Limits,
 }
 
 /// Starts what is asked for beyond what is there, in a thread that never ends: what a thread has started the kernel ends
@@ -70,12 +75,14 @@ pub(crate) fn park(guest: &Arc<Guest>, wanted: control::Park) -> Result<control:
 impl Parking {
     fn park(&self, guest: &Guest, wanted: &control::Park) -> control::Parked {
         guest.root.await_identity();
+        // The first of several is for warming an emulated machine up, which keeps translated code by its address.
+        let alike = wanted.languages.values().any(|count| *count > 1);
+        let _alike = alike.then(Alike::begin);
         let mut refused = BTreeMap::new();
         for (&language, &count) in &wanted.languages {
             let missing = usize::from(count.min(MAX_PARKED)).saturating_sub(self.count(language));
             for _ in 0..missing {
-                // The first of several is for warming an emulated machine up, which keeps translated code by its address.
-                match start(guest, language, count > 1) {
+                match start(guest, language) {
                     Ok(parked) => self.lock().entry(language).or_default().push(parked),
                     Err(error) => {
                         refused.insert(language, error.cause);
@@ -124,20 +131,54 @@ impl Parking {
 impl Parked {
     /// Whether the limits leave it what it has, and something to work with.
     fn fits(&self, limits: &Limits) -> bool {
-        self.cgroup.memory().saturating_add(HEADROOM) <= limits.memory_bytes
-            && self.cgroup.processes() < limits.pids
+        *limits == self.limits
+            || (self.cgroup.memory().saturating_add(HEADROOM) <= limits.memory_bytes
+                && self.cgroup.processes() < limits.pids)
     }
 }
 
-/// Whether it sets what an interpreter only reads while it starts.
+/// Whether it sets what an interpreter only reads while it starts, or brings what one that waited would end without: the
+/// destructors of libraries, see `python/sitecustomize.py`.
 fn needs_start(job: &JobRequest) -> bool {
+    const ELF_IN_BASE64: &str = "f0VMR";
+    let is_program = |file: &FileSpec| {
+        file.content_base64
+            .as_ref()
+            .is_some_and(|content| content.starts_with(ELF_IN_BASE64))
+    };
+    if job.lang == Language::Python && job.files.iter().any(is_program) {
+        return true;
+    }
     let differs = |(name, value): (&String, &String)| {
         loaders::is_read_at_start(job.lang, name) && stage::default_value(name) != Some(value.as_str())
     };
     job.env.iter().any(differs)
 }
 
-fn start(guest: &Guest, language: Language, alike: bool) -> Result<Parked, HostError> {
+/// While it exists, all processes that are started have the same addresses.
+struct Alike;
+
+impl Alike {
+    fn begin() -> Self {
+        set_random_addresses("0");
+        Self
+    }
+}
+
+impl Drop for Alike {
+    fn drop(&mut self) {
+        set_random_addresses("2");
+    }
+}
+
+fn set_random_addresses(degree: &str) {
+    let path = Path::new("/proc/sys").join(sys::RANDOM_ADDRESSES);
+    if let Err(error) = fs::write(&path, degree) {
+        eprintln!("guest-runner: cannot set {}: {error}", path.display());
+    }
+}
+
+fn start(guest: &Guest, language: Language) -> Result<Parked, HostError> {
     let cannot = |why: &str| HostError::from(Failure::new(format!("park {language}"), why));
     if guest.extent != Extent::Machine || !guest.root.is_own() {
         return Err(cannot("the runner is not PID 1 of this guest"));
@@ -145,7 +186,7 @@ fn start(guest: &Guest, language: Language, alike: bool) -> Result<Parked, HostE
     let Ok(cgroups) = &guest.cgroups else {
         return Err(cannot("this guest has no cgroup v2"));
     };
-    let injection = loaders::environment(language).ok_or_else(|| cannot("it is compiled"))?;
+    let waiting = loaders::waiting(language).ok_or_else(|| cannot("it is compiled"))?;
     let program = language::program(guest.root.programs(), language)?;
     let limits = Limits::decide(&JobLimits::default(), true, guest.memory)?;
     let root = guest.root.prepare()?;
@@ -161,16 +202,18 @@ fn start(guest: &Guest, language: Language, alike: bool) -> Result<Parked, HostE
         program,
         cgroup: Some(cgroup.path().to_owned()),
         rlimits: Rlimits::new(&limits, true),
-        parked: Some(injection),
-        alike,
+        waiting: Some(waiting),
     };
     let stage = Stage::spawn(guest, &setup, None)?;
-    let parked = Parked {
+    let mut parked = Parked {
         stage,
         directories,
         cgroup,
+        limits,
     };
     parked.await_loader(language)?;
+    // What waits uses no processor time.
+    parked.cgroup.begin();
     Ok(parked)
 }
 

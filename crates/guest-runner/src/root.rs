@@ -10,9 +10,9 @@
 //! A machine that is frozen with interpreters that wait holds its scratch drive open: every clone has a copy of that drive as
 //! it was then, so that what its kernel knows of it is true.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -59,6 +59,8 @@ struct State {
     /// The machine is to be cloned, and no clone may run a job before it has an identity.
     awaits_identity: bool,
     machine_id: Option<String>,
+    /// Where jobs see it.
+    machine_id_file: Option<File>,
 }
 
 /// A root that is ready for jobs.
@@ -110,7 +112,8 @@ impl Root {
                 mount_scratch(scratch.as_deref(), Path::new(SCRATCH))?;
                 let lower = format!("{LAYER}:{LOWER}");
                 mount_overlay(&lower, Path::new(SCRATCH), Path::new(OVERLAY))?;
-                write_machine_id(state.machine_id.as_deref())?;
+                let file = create_machine_id(state.machine_id.as_deref())?;
+                state.machine_id_file = Some(file);
                 prepared(Some(Path::new(OVERLAY)), user, Path::new(SCRATCH))?
             }
             Source::System => {
@@ -143,8 +146,8 @@ impl Root {
         if let Some(known) = &state.machine_id {
             return Ok(known == id);
         }
-        if state.prepared.is_some() && self.is_own() {
-            write_machine_id(Some(id))?;
+        if let Some(file) = &state.machine_id_file {
+            write_machine_id(file, id)?;
         }
         state.machine_id = Some(id.to_owned());
         Ok(true)
@@ -162,20 +165,22 @@ fn furnish(lower: &Path, upper: &Path) -> Result<User> {
     User::ensure(lower, upper)
 }
 
-/// Writes the id of a clone; a machine that was booted has a random one.
-fn write_machine_id(id: Option<&str>) -> Result<()> {
-    let write = || {
+/// Makes the file of the machine's id, random where there is none yet.
+fn create_machine_id(id: Option<&str>) -> Result<File> {
+    let create = || {
         let mut random = [0; 16];
-        let id = match id {
-            Some(id) => id.to_owned(),
-            None => {
-                rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-                format!("{:032x}", u128::from_ne_bytes(random))
-            }
-        };
-        fs::write(MACHINE_ID, id + "\n")
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        File::create(MACHINE_ID).map(|file| (file, format!("{:032x}", u128::from_ne_bytes(random))))
     };
-    write().doing(|| format!("write {MACHINE_ID}"))
+    let (file, random) = create().doing(|| format!("make {MACHINE_ID}"))?;
+    write_machine_id(&file, id.unwrap_or(&random))?;
+    Ok(file)
+}
+
+/// All ids are of the same length, so that this leaves nothing of another.
+fn write_machine_id(file: &File, id: &str) -> Result<()> {
+    file.write_all_at(format!("{id}\n").as_bytes(), 0)
+        .doing(|| format!("write {MACHINE_ID}"))
 }
 
 fn prepared(mount: Option<&Path>, user: User, scratch: &Path) -> Result<Prepared> {
@@ -191,7 +196,8 @@ fn prepared(mount: Option<&Path>, user: User, scratch: &Path) -> Result<Prepared
 pub(crate) fn mount_scratch(device: Option<&Path>, target: &Path) -> Result<()> {
     let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
     match device {
-        Some(device) => mount(device, target, "ext4", flags, None),
+        // By default ext4 writes a file that is written anew to the disk at once, lest a crash loses it.
+        Some(device) => mount(device, target, "ext4", flags, Some(c"noauto_da_alloc")),
         None => mount("tmpfs", target, "tmpfs", flags, None),
     }
     .doing(|| format!("mount the scratch disk on {}", target.display()))

@@ -139,8 +139,7 @@ fn start(
         program,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
         rlimits: Rlimits::new(limits, cgroup.is_some()),
-        parked: None,
-        alike: false,
+        waiting: None,
     };
     Ok(Begun {
         stage: Stage::spawn(guest, &setup, Some(payload))?,
@@ -152,9 +151,10 @@ fn start(
 }
 
 /// Gives the job to an interpreter that waits.
-fn release(mut parked: Parked, limits: &Limits, payload: &[u8]) -> Result<Begun, HostError> {
-    parked.cgroup.limit(limits)?;
-    parked.cgroup.begin();
+fn release(parked: Parked, limits: &Limits, payload: &[u8]) -> Result<Begun, HostError> {
+    if *limits != parked.limits {
+        parked.cgroup.limit(limits)?;
+    }
     let lease = Lease {
         rlimits: Rlimits::new(limits, true),
         shm_bytes: limits.memory_bytes,

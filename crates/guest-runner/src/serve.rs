@@ -1,9 +1,11 @@
 //! Connections: what comes in on the job port and on the control port, and what is answered. Every request gets an
 //! answer that says what was wrong with it.
 
+use std::collections::VecDeque;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use protocol::control::ControlResponse;
 use protocol::frame::{FrameError, decode_message};
@@ -24,6 +26,7 @@ const MOST_CONNECTIONS: usize = 32;
 pub(crate) struct Server {
     guest: Arc<Guest>,
     connections: Arc<AtomicUsize>,
+    workers: Arc<Workers>,
 }
 
 impl Server {
@@ -31,6 +34,7 @@ impl Server {
         Self {
             guest: Arc::new(guest),
             connections: Arc::default(),
+            workers: Arc::default(),
         }
     }
 
@@ -49,10 +53,63 @@ impl Server {
                 _ => {}
             }
         };
-        let thread = std::thread::Builder::new().stack_size(crate::THREAD_STACK);
-        if let Err(error) = thread.spawn(serve) {
+        if let Err(error) = self.workers.give(Box::new(serve)) {
             eprintln!("guest-runner: cannot serve a connection: {error}");
         }
+    }
+}
+
+/// Threads that stay when their connection has ended: in a clone the next one need not wait for a thread. There are at most as
+/// many as there were connections at a time.
+#[derive(Default)]
+struct Workers {
+    state: Mutex<Work>,
+    given: Condvar,
+}
+
+#[derive(Default)]
+struct Work {
+    waiting: VecDeque<Task>,
+    /// Threads that have none.
+    idle: usize,
+}
+
+type Task = Box<dyn FnOnce() + Send>;
+
+impl Workers {
+    fn give(self: &Arc<Self>, task: Task) -> io::Result<()> {
+        let mut work = self.lock();
+        work.waiting.push_back(task);
+        if work.waiting.len() <= work.idle {
+            self.given.notify_one();
+            return Ok(());
+        }
+        let workers = Arc::clone(self);
+        let thread = std::thread::Builder::new().stack_size(crate::THREAD_STACK);
+        let started = thread.spawn(move || workers.work());
+        if started.is_err() {
+            work.waiting.pop_back();
+        }
+        started.map(drop)
+    }
+
+    fn work(&self) {
+        let mut work = self.lock();
+        loop {
+            if let Some(task) = work.waiting.pop_front() {
+                drop(work);
+                task();
+                work = self.lock();
+            } else {
+                work.idle += 1;
+                work = self.given.wait(work).unwrap_or_else(PoisonError::into_inner);
+                work.idle -= 1;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

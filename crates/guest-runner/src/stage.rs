@@ -15,7 +15,7 @@
 //!
 //! ```text
 //! loader socket    loader → inner   `P` it waits
-//!                  inner → loader   the job's seed, directory, arguments, environment
+//!                  inner → loader   the job's seed, and what differs from what it was started with; closed
 //!                  loader → inner   `R` it is different from any other clone, and the code is next
 //! ```
 //!
@@ -25,6 +25,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,6 @@ use protocol::{ErrorCode, FileSpec, HostError, JobRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, chdir, set_parent_process_death_signal, setpriority_process,
     setsid, umask, wait,
@@ -49,10 +49,11 @@ use crate::clock;
 use crate::confine::identity::User;
 use crate::confine::namespaces::{self, JOB_DIRECTORY, View};
 use crate::confine::rlimits::Rlimits;
+use crate::exits::Exits;
 use crate::failure::{Doing as _, Failure};
 use crate::files;
 use crate::language::{PATH, Program};
-use crate::loaders;
+use crate::loaders::{self, Release, Waiting};
 use crate::outcome::Exit;
 use crate::sys::{self, Fork};
 
@@ -82,10 +83,8 @@ pub(crate) struct Setup {
     /// The job's cgroup, where there is one.
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) rlimits: Rlimits,
-    /// Wait for the job, which the interpreter does with this in its environment.
-    pub(crate) parked: Option<Vec<(String, String)>>,
-    /// Have all interpreters of a language at the same addresses.
-    pub(crate) alike: bool,
+    /// Start the interpreter like this, and wait for the job.
+    pub(crate) waiting: Option<Waiting>,
 }
 
 /// What a job brings to an interpreter that waits. The job's request follows it.
@@ -111,7 +110,7 @@ pub(crate) enum Report {
     Compiled { at: Duration },
     /// The files that were to be collected.
     Files(Vec<FileSpec>),
-    /// The last report: no process of the job is left.
+    /// The last report: no process of the job runs any more.
     Ended(End),
 }
 
@@ -155,7 +154,7 @@ pub(crate) fn main() -> ! {
 
 fn outer(control: &mut UnixStream, stdout: OwnedFd, stderr: OwnedFd) -> Result<(), HostError> {
     let setup: Setup = receive(control)?;
-    let job: Option<JobRequest> = match setup.parked {
+    let job: Option<JobRequest> = match setup.waiting {
         Some(_) => None,
         None => Some(receive(control)?),
     };
@@ -219,9 +218,10 @@ struct Inner<'a> {
 impl Inner<'_> {
     /// `job` is absent when it comes later.
     fn main(mut self, job: Option<JobRequest>) -> ! {
-        let ended = match job {
-            Some(job) => self.run(job),
-            None => self.run_later(),
+        let ended = match (job, &self.setup.waiting) {
+            (Some(job), _) => self.run(job),
+            (None, Some(waiting)) => self.run_later(waiting),
+            (None, None) => Ok(None),
         };
         let last = match ended {
             Ok(Some((job, end))) => {
@@ -262,10 +262,11 @@ impl Inner<'_> {
                 environment: environment.clone(),
                 files: Some(&job),
                 loader: None,
+                watched: false,
             };
-            let main = self.start(&compiler, &stdin)?;
+            let compiler = self.start(&compiler, &stdin)?;
             report(self.control, &Report::Started { at: clock::now() });
-            status = self.wait_for(main, &children)?;
+            status = self.wait_for(compiler, &children)?;
         }
         if status == Exit::Code(0) {
             let first = self.setup.program.compile.is_none();
@@ -276,8 +277,9 @@ impl Inner<'_> {
                 environment,
                 files: first.then_some(&job),
                 loader: None,
+                watched: self.cgroup.is_some(),
             };
-            let main = self.start(&code, &stdin)?;
+            let code = self.start(&code, &stdin)?;
             let at = clock::now();
             report(
                 self.control,
@@ -287,14 +289,14 @@ impl Inner<'_> {
                     Report::Compiled { at }
                 },
             );
-            status = self.wait_for(main, &children)?;
+            status = self.wait_for(code, &children)?;
         }
         let end = self.end(status);
         Ok(Some((job, end)))
     }
 
     /// Starts the interpreter, has it wait, and runs the job that comes; `None` when none does.
-    fn run_later(&mut self) -> Result<Option<(JobRequest, End)>, HostError> {
+    fn run_later(&mut self, waiting: &Waiting) -> Result<Option<(JobRequest, End)>, HostError> {
         let children = self.enter()?;
         let stdin = Stdin::new()?;
         let (loader, theirs) = UnixStream::pair().doing(|| "make a socket pair".to_owned())?;
@@ -303,18 +305,19 @@ impl Inner<'_> {
         let interpreter = Code {
             program: &self.setup.program.run,
             arguments: &[],
-            directory: Path::new("/"),
-            environment: waiting_environment(self.setup),
+            directory: &waiting.directory,
+            environment: waiting_environment(&self.setup.user, waiting),
             files: None,
             loader: Some(&theirs),
+            watched: self.cgroup.is_some(),
         };
         // Ruby opens its main script before it loads anything, and would find one without a line at its end for good.
-        self.write_source("\n")?;
-        let main = self.start(&interpreter, &stdin)?;
+        self.write_placeholder("\n")?;
+        let interpreter = self.start(&interpreter, &stdin)?;
         drop(theirs);
-        loader.expect(loaders::PARKED, LOADING)?;
+        loader.expect(loaders::PARKED, LOADING, &interpreter)?;
         report(self.control, &Report::Parked);
-        let Some(lease) = self.wait_for_lease(main, &children)? else {
+        let Some(lease) = self.wait_for_lease(&interpreter, &children)? else {
             return Ok(None);
         };
         let job: JobRequest = receive(self.control)?;
@@ -324,38 +327,39 @@ impl Inner<'_> {
         sethostname(lease.hostname.as_bytes()).doing(|| "set the host name".to_owned())?;
         self.place(&job)?;
         stdin.fill(&job)?;
-        lease.rlimits.apply_to(Some(main))?;
-        let score = format!("/proc/{}/oom_score_adj", main.as_raw_nonzero());
+        if lease.rlimits != self.setup.rlimits {
+            lease.rlimits.apply_to(Some(interpreter.main))?;
+        }
+        let score = format!("/proc/{}/oom_score_adj", interpreter.main.as_raw_nonzero());
         fs::write(&score, OOM_SCORE).doing(|| format!("write {score}"))?;
-        let directory = directory(&job);
-        let environment = environment(&self.setup.user, &directory, &job);
-        loader.release(&directory, &job.args, &environment)?;
+        loader.release(&job, &lease.hostname, &interpreter)?;
         report(self.control, &Report::Started { at: clock::now() });
-        let status = self.wait_for(main, &children)?;
+        let status = self.wait_for(interpreter, &children)?;
         let end = self.end(status);
         Ok(Some((job, end)))
     }
 
     /// Waits for a job; `None` when the runner has none any more. An interpreter that ends before is an error.
-    fn wait_for_lease(&mut self, main: Pid, children: &File) -> Result<Option<Lease>, HostError> {
+    fn wait_for_lease(&mut self, running: &Running, children: &File) -> Result<Option<Lease>, HostError> {
         loop {
-            let mut watched = [
+            let mut watched = vec![
                 PollFd::new(children, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
             ];
+            watched.extend(running.to_poll());
             match poll(&mut watched, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).doing(|| "wait for a job".to_owned())?,
             }
-            let [has_children, has_orders] = watched.map(|fd| !fd.revents().is_empty());
+            let has = |place: usize| watched.get(place).is_some_and(|fd| !fd.revents().is_empty());
+            let (has_children, has_orders, has_exits) = (has(0), has(1), has(2));
+            let mut exit = has_exits.then(|| running.exit()).flatten();
             if has_children {
                 let _ = (&*children).read(&mut [0; 128]);
-                if let Some(exit) = reap(main, WaitOptions::NOHANG) {
-                    return Err(Failure::new(
-                        "wait for a job",
-                        format!("the interpreter ended: {exit:?}"),
-                    ))?;
-                }
+                exit = exit.or_else(|| reap(running.main, WaitOptions::NOHANG));
+            }
+            if let Some(exit) = exit {
+                return Err(ended(exit).into());
             }
             if has_orders {
                 // What is no lease is the end of the runner's interest.
@@ -371,7 +375,7 @@ impl Inner<'_> {
             // Nothing of the job's has run, so its directory is as the runner made it.
             return self.write_source(&job.code);
         }
-        self.in_child(false, || {
+        self.in_child(false, |_| {
             self.setup.user.assume()?;
             write_files(job, &self.setup.program.source)?;
             sys::exit(0)
@@ -380,7 +384,7 @@ impl Inner<'_> {
         Ok(())
     }
 
-    fn write_source(&self, code: &str) -> Result<(), HostError> {
+    fn write_placeholder(&self, code: &str) -> Result<(), HostError> {
         let source = Path::new(&self.setup.program.source);
         let user = &self.setup.user;
         let written = files::write(source, code.as_bytes(), 0o644)
@@ -388,9 +392,19 @@ impl Inner<'_> {
         Ok(written.doing(|| format!("write {}", source.display()))?)
     }
 
+    /// Over the placeholder, which no code is shorter than; to truncate a file costs a disk.
+    fn write_source(&self, code: &str) -> Result<(), HostError> {
+        let source = Path::new(&self.setup.program.source);
+        let written = File::options()
+            .write(true)
+            .open(source)
+            .and_then(|mut file| file.write_all(code.as_bytes()));
+        Ok(written.doing(|| format!("write {}", source.display()))?)
+    }
+
     /// Starts one program as the job's user and waits until it is running.
-    fn start(&self, code: &Code<'_>, stdin: &Stdin) -> Result<Pid, HostError> {
-        self.in_child(true, || Err(code.become_it(self, stdin)))
+    fn start(&self, code: &Code<'_>, stdin: &Stdin) -> Result<Running, HostError> {
+        self.in_child(true, |channel| Err(code.become_it(self, stdin, channel)))
     }
 
     /// Does `work` in a child, in the job's cgroup if `confined`, and waits until that executes another program, or exits,
@@ -398,11 +412,9 @@ impl Inner<'_> {
     fn in_child(
         &self,
         confined: bool,
-        work: impl FnOnce() -> Result<std::convert::Infallible, HostError>,
-    ) -> Result<Pid, HostError> {
-        let (mut failure, reporting) = pipe_with(PipeFlags::CLOEXEC)
-            .map(|(read, write)| (File::from(read), File::from(write)))
-            .doing(|| "make a pipe".to_owned())?;
+        work: impl FnOnce(&UnixStream) -> Result<std::convert::Infallible, HostError>,
+    ) -> Result<Running, HostError> {
+        let (ours, mut theirs) = UnixStream::pair().doing(|| "make a socket pair".to_owned())?;
         let fork = match self.cgroup.as_ref().filter(|_| confined) {
             Some(cgroup) => {
                 sys::fork_into(cgroup.as_fd()).doing(|| "fork into the job's cgroup".to_owned())?
@@ -410,46 +422,53 @@ impl Inner<'_> {
             None => sys::fork().doing(|| "fork".to_owned())?,
         };
         match fork {
-            Fork::Parent(pid) => {
-                drop(reporting);
+            Fork::Parent(main) => {
+                drop(theirs);
                 // Closed by exec or exit, unless something went wrong before it.
-                let mut error = Vec::new();
-                failure
-                    .read_to_end(&mut error)
-                    .doing(|| "wait for the code to start".to_owned())?;
-                if error.is_empty() {
-                    Ok(pid)
+                let (exits, error) =
+                    Exits::receive(&ours).doing(|| "wait for the code to start".to_owned())?;
+                if error.trim_ascii().is_empty() {
+                    Ok(Running { main, exits })
                 } else {
                     Err(decode_failure(&error))
                 }
             }
             Fork::Child => {
-                let Err(error) = work();
-                let mut reporting = reporting;
-                let _ = reporting.write_all(&serde_json::to_vec(&error).unwrap_or_default());
+                let Err(error) = work(&theirs);
+                let _ = theirs.write_all(&serde_json::to_vec(&error).unwrap_or_default());
+                // Its exit may have to wait for who waits for this.
+                drop(theirs);
                 sys::exit(125)
             }
         }
     }
 
-    /// Waits for `main`, reaping everything else, and ends whatever it left behind.
-    fn wait_for(&mut self, main: Pid, children: &File) -> Result<Exit, HostError> {
+    /// Waits for the main process, reaping everything else, and ends whatever is left.
+    fn wait_for(&mut self, running: Running, children: &File) -> Result<Exit, HostError> {
+        let Running { main, .. } = running;
         let mut status = None;
         while status.is_none() {
-            let mut watched = [
+            let mut watched = vec![
                 PollFd::new(children, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
             ];
+            watched.extend(running.to_poll());
             let pause = self.setup.rlimits.processes().map(|_| COUNTING);
             match poll(&mut watched, pause.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).doing(|| "wait for the code".to_owned())?,
             }
-            let [has_children, has_orders] = watched.map(|fd| !fd.revents().is_empty());
+            let has = |place: usize| watched.get(place).is_some_and(|fd| !fd.revents().is_empty());
+            let (has_children, has_orders, has_exits) = (has(0), has(1), has(2));
             self.out_of_processes |= self.has_all_processes();
             if has_orders || self.out_of_processes {
                 sys::kill_all();
                 return Ok(reap_rest(main).unwrap_or(Exit::Signal(libc::SIGKILL)));
+            }
+            if let Some(exit) = has_exits.then(|| running.exit()).flatten() {
+                // What is killed runs no more; that the kernel also takes its memory back nobody has to wait for.
+                sys::kill_all();
+                return Ok(exit);
             }
             if has_children {
                 let _ = (&*children).read(&mut [0; 128]);
@@ -498,6 +517,8 @@ impl Inner<'_> {
         if !job.files.iter().any(|file| file.collect) {
             return;
         }
+        // Until nobody can write to them any more.
+        while wait(WaitOptions::empty()).is_ok_and(|ended| ended.is_some()) {}
         if let Ok(Fork::Child) = sys::fork() {
             if self.setup.user.assume().is_ok() {
                 let files = files::collect(&job.files, &directory(job));
@@ -522,6 +543,28 @@ impl Inner<'_> {
             }
         }
     }
+}
+
+/// A program that was started.
+struct Running {
+    main: Pid,
+    /// Tells of its exit, where it is watched.
+    exits: Option<Exits>,
+}
+
+impl Running {
+    fn to_poll(&self) -> Option<PollFd<'_>> {
+        self.exits.as_ref().map(|exits| PollFd::new(exits, PollFlags::IN))
+    }
+
+    /// Its exit, if that is what was told.
+    fn exit(&self) -> Option<Exit> {
+        self.exits.as_ref()?.of(self.main)
+    }
+}
+
+fn ended(exit: Exit) -> Failure {
+    Failure::new("wait for a job", format!("the interpreter ended: {exit:?}"))
 }
 
 fn decode_failure(bytes: &[u8]) -> HostError {
@@ -567,12 +610,20 @@ struct Code<'a> {
     files: Option<&'a JobRequest>,
     /// The socket that an interpreter waits at.
     loader: Option<&'a OwnedFd>,
+    /// Its exit is to be told of beforehand.
+    watched: bool,
 }
 
 impl Code<'_> {
     /// Comes back only with the reason why it could not.
-    fn become_it(&self, inner: &Inner<'_>, stdin: &Stdin) -> HostError {
-        match self.prepare(inner, stdin) {
+    fn become_it(&self, inner: &Inner<'_>, stdin: &Stdin, channel: &UnixStream) -> HostError {
+        let prepared = self.prepare(inner, stdin).and_then(|prepared| {
+            if self.watched {
+                Exits::tell(channel).doing(|| "have its exit told of".to_owned())?;
+            }
+            Ok(prepared)
+        });
+        match prepared {
             Ok((program, arguments, environment)) => {
                 let error = sys::execute(&program, &arguments, &environment);
                 HostError::new(
@@ -610,9 +661,6 @@ impl Code<'_> {
         chdir(self.directory).map_err(|error| no_directory(self.directory, error.into()))?;
         setup.rlimits.apply()?;
         let arguments = self.program.iter().chain(self.arguments).cloned();
-        if setup.alike {
-            sys::fix_addresses().doing(|| "fix the addresses".to_owned())?;
-        }
         sys::default_signals();
         Ok((
             c_string(self.program[0].clone())?,
@@ -686,13 +734,31 @@ impl Stdin {
 struct Loader(UnixStream);
 
 impl Loader {
-    /// Waits for one byte.
-    fn expect(&self, byte: u8, limit: Duration) -> Result<(), HostError> {
+    /// Waits for one byte from a loader that lives.
+    fn expect(&self, byte: u8, limit: Duration, running: &Running) -> Result<(), HostError> {
+        let end = clock::now() + limit;
+        loop {
+            let mut watched = vec![PollFd::new(&self.0, PollFlags::IN)];
+            watched.extend(running.to_poll());
+            let left = Timespec::try_from(end.saturating_sub(clock::now())).unwrap_or_default();
+            match poll(&mut watched, Some(&left)) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).doing(|| "wait for the interpreter".to_owned())?,
+            }
+            if !watched[0].revents().is_empty() {
+                return self.hear(byte);
+            }
+            if let Some(exit) = running.exit() {
+                return Err(ended(exit).into());
+            }
+        }
+        Err(Failure::new("prepare the interpreter", "its loader said nothing").into())
+    }
+
+    fn hear(&self, byte: u8) -> Result<(), HostError> {
         let mut answer = [0];
-        let read = self
-            .0
-            .set_read_timeout(Some(limit))
-            .and_then(|()| (&self.0).read_exact(&mut answer));
+        let read = (&self.0).read_exact(&mut answer);
         read.doing(|| "hear from the interpreter's loader".to_owned())?;
         if answer == [byte] {
             Ok(())
@@ -703,30 +769,51 @@ impl Loader {
     }
 
     /// Hands the job over, and waits until the interpreter is different from that of every other clone.
-    fn release(
-        &self,
-        directory: &Path,
-        arguments: &[String],
-        environment: &[String],
-    ) -> Result<(), HostError> {
+    fn release(&self, job: &JobRequest, hostname: &str, running: &Running) -> Result<(), HostError> {
         let mut seed = [0; 32];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .doing(|| "get random numbers".to_owned())?;
-        let message = loaders::message(seed, &directory.to_string_lossy(), arguments, environment);
+        let directory = directory(job);
+        let stays = directory == Path::new(JOB_DIRECTORY);
+        let directory = if stays { "" } else { &*directory.to_string_lossy() };
+        let (unset, set) = difference(directory, job);
+        let message = Release {
+            seed,
+            hostname,
+            directory,
+            arguments: &job.args,
+            unset: &unset,
+            set: &set,
+        };
         let written = self
             .0
             .set_write_timeout(Some(RELEASING))
-            .and_then(|()| (&self.0).write_all(&message));
+            .and_then(|()| (&self.0).write_all(&message.message()))
+            .and_then(|()| self.0.shutdown(Shutdown::Write));
         written.doing(|| "give the job to the interpreter's loader".to_owned())?;
-        self.expect(loaders::READY, RELEASING)
+        self.expect(loaders::READY, RELEASING, running)
     }
 }
 
+/// What to unset and what to set, one after the other, to make of an interpreter's default environment the job's, in the order
+/// in which a new one would find it. `directory` is empty where it does not change.
+fn difference(directory: &str, job: &JobRequest) -> (Vec<String>, Vec<String>) {
+    let names = COMMON.iter().map(|(name, _)| *name).chain(OF_USER);
+    let unset = names.filter(|name| job.env.contains_key(*name));
+    let moved = !directory.is_empty() && !job.env.contains_key(WORKING_DIRECTORY);
+    let moved = moved.then(|| format!("{WORKING_DIRECTORY}={directory}"));
+    let set = job.env.iter().map(|(name, value)| format!("{name}={value}"));
+    (
+        unset.map(str::to_owned).collect(),
+        moved.into_iter().chain(set).collect(),
+    )
+}
+
 /// What an interpreter that waits is started with. Its loader replaces all of it by the job's.
-fn waiting_environment(setup: &Setup) -> Vec<String> {
-    let injected = setup.parked.iter().flatten();
+fn waiting_environment(user: &User, waiting: &Waiting) -> Vec<String> {
+    let injected = waiting.environment.iter();
     let injected = injected.map(|(name, value)| format!("{name}={value}"));
-    default_environment(&setup.user, "/")
+    default_environment(user, JOB_DIRECTORY)
         .map(|(name, value)| format!("{name}={value}"))
         .into_iter()
         .chain(injected)
@@ -759,15 +846,19 @@ const COMMON: [(&str, &str); 3] = [
     ("PYTHONUNBUFFERED", "1"),
 ];
 
+const WORKING_DIRECTORY: &str = "PWD";
+const OF_USER: [&str; 4] = ["HOME", "USER", "LOGNAME", WORKING_DIRECTORY];
+
 fn default_environment<'a>(user: &'a User, directory: &'a str) -> [(&'static str, &'a str); 7] {
     let [path, lang, unbuffered] = COMMON;
+    let [home, name, login, working_directory] = OF_USER;
     [
         path,
-        ("HOME", &user.home),
-        ("USER", &user.name),
-        ("LOGNAME", &user.name),
+        (home, &user.home),
+        (name, &user.name),
+        (login, &user.name),
         lang,
-        ("PWD", directory),
+        (working_directory, directory),
         unbuffered,
     ]
 }

@@ -10,6 +10,9 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
+/// The kernel parameter that says how far the addresses of processes are random: from 0, not at all, to 2.
+pub(crate) const RANDOM_ADDRESSES: &str = "kernel/randomize_va_space";
+
 /// The two sides of a fork.
 pub(crate) enum Fork {
     Parent(Pid),
@@ -237,11 +240,106 @@ pub(crate) fn reseed_kernel(entropy: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has what this process becomes, and what that starts, at addresses that are not random (personality(2)).
-pub(crate) fn fix_addresses() -> io::Result<()> {
-    #[expect(unsafe_code, reason = "no safe wrapper for personality")]
-    // SAFETY: personality has no memory effects before the next exec.
-    check(unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE.cast_unsigned().into()) }).map(drop)
+/// A process that wants to end, and waits for leave.
+pub(crate) struct ExitNotice {
+    pub(crate) id: u64,
+    /// As the reader's PID namespace numbers it.
+    pub(crate) process: i32,
+    pub(crate) status: i32,
+}
+
+// Of <linux/seccomp.h>: _IOWR('!', 0, struct seccomp_notif) and _IOWR('!', 1, struct seccomp_notif_resp).
+const SECCOMP_IOCTL_NOTIF_RECV: libc::Ioctl = 0xc050_2100;
+const SECCOMP_IOCTL_NOTIF_SEND: libc::Ioctl = 0xc018_2101;
+
+/// Has every `exit_group` of this process and of those that it starts wait for whoever holds the descriptor. All else is
+/// allowed. Needs `no_new_privs`.
+pub(crate) fn listen_for_exits() -> io::Result<OwnedFd> {
+    #[cfg(target_arch = "x86_64")]
+    const ARCHITECTURE: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    const ARCHITECTURE: u32 = 0xc000_00b7;
+    // Offsets in struct seccomp_data, and the three instructions that there are (bpf(4)).
+    const NUMBER: u32 = 0;
+    const ARCH: u32 = 4;
+    const LOAD: u16 = 0x20;
+    const UNLESS_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let step = |code, k| libc::sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let unless = |k, skip| libc::sock_filter {
+        code: UNLESS_EQUAL,
+        jt: 0,
+        jf: skip,
+        k,
+    };
+    let exit_group = u32::try_from(libc::SYS_exit_group).unwrap_or_default();
+    let mut program = [
+        step(LOAD, ARCH),
+        unless(ARCHITECTURE, 3),
+        step(LOAD, NUMBER),
+        unless(exit_group, 1),
+        step(RETURN, libc::SECCOMP_RET_USER_NOTIF),
+        step(RETURN, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog {
+        len: 6,
+        filter: program.as_mut_ptr(),
+    };
+    #[expect(unsafe_code, reason = "no safe wrapper for seccomp")]
+    // SAFETY: the filter and its program are plain data that outlive the call; the descriptor is new and owned by nothing else.
+    unsafe {
+        let listener = libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const filter,
+        );
+        check(i32::try_from(listener).unwrap_or(-1)).map(|fd| OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// The next process that waits for leave to end.
+pub(crate) fn next_exit(listener: BorrowedFd<'_>) -> io::Result<ExitNotice> {
+    #[expect(unsafe_code, reason = "no safe wrapper for seccomp notifications")]
+    // SAFETY: the structure is plain data of the size that the request names, zero as it has to be, and the kernel fills it in.
+    let notice = unsafe {
+        let mut notice: libc::seccomp_notif = std::mem::zeroed();
+        check(libc::ioctl(
+            listener.as_raw_fd(),
+            SECCOMP_IOCTL_NOTIF_RECV,
+            &raw mut notice,
+        ))?;
+        notice
+    };
+    Ok(ExitNotice {
+        id: notice.id,
+        process: notice.pid.cast_signed(),
+        // The kernel takes an int.
+        #[expect(clippy::cast_possible_truncation, reason = "so does the kernel")]
+        status: notice.data.args[0] as i32,
+    })
+}
+
+/// Gives a process leave to end.
+pub(crate) fn let_exit(listener: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "no safe wrapper for seccomp notifications")]
+    // SAFETY: the structure is plain data of the size that the request names; the kernel reads it.
+    unsafe {
+        let mut answer: libc::seccomp_notif_resp = std::mem::zeroed();
+        answer.id = id;
+        answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+        check(libc::ioctl(
+            listener.as_raw_fd(),
+            SECCOMP_IOCTL_NOTIF_SEND,
+            &raw const answer,
+        ))
+        .map(drop)
+    }
 }
 
 /// The kernel's Landlock version, if it has any.

@@ -26,6 +26,10 @@ const COMMON: &[&str] = &[
     "8250.nr_uarts=1",
     "cryptomgr.notests",
     "i8042.noaux",
+    // Nobody asks for pressure figures, which every switch of processes would pay for.
+    "psi=0",
+    // Of the security modules only those that need no policy: the guest has none, and each costs every open and exec.
+    "lsm=landlock,yama",
 ];
 
 /// The whole kernel command line of a machine. `tsc_khz` is the host's, see [`tsc_khz`].
@@ -51,6 +55,8 @@ pub fn kernel_command_line(
         args.extend(tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
         // Every patched instruction throws away a translated page: a tenth of a second in all.
         args.push("noreplace-smp".to_owned());
+        // Translated code is kept by its address. The runner restores randomness for what it starts.
+        args.push("norandmaps".to_owned());
     }
     if config.keep_console.is_none() {
         args.extend(["quiet", "loglevel=3"].map(str::to_owned));
@@ -162,7 +168,7 @@ mod tests {
         assert_eq!(
             line,
             "console=ttyS0 panic=-1 8250.nr_uarts=1 cryptomgr.notests i8042.noaux reboot=t i8042.nokbd i8042.nopnp \
-             i8042.nomux no_timer_check tsc=reliable tsc_early_khz=2596120 noreplace-smp quiet loglevel=3 \
+             i8042.nomux no_timer_check tsc=reliable tsc_early_khz=2596120 noreplace-smp norandmaps quiet loglevel=3 \
              runner.transport=serial runner.root=/dev/vda runner.rootfs=ext4 runner.mode=system systemd.unified_cgroup_hierarchy=1 \
              runner.scratch=/dev/vdb panic=5"
         );

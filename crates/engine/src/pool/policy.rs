@@ -253,6 +253,12 @@ impl<K: Clone + Ord> Pool<K> {
         Some(lease)
     }
 
+    /// Whether another request for that key would find a VM ready.
+    #[must_use]
+    pub fn has_idle(&self, key: &K) -> bool {
+        self.keys.get(key).is_some_and(KeyState::has_idle)
+    }
+
     /// It is a claim's turn to be restored: what to do about it by now. If a VM has become ready, the lease is of that one and
     /// `id` is forgotten (the caller ends its VMM if it has one); else it is `id`, of the current build if nothing is there
     /// yet. None if it is no claim.

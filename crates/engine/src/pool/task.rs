@@ -29,6 +29,9 @@ use crate::template::{Spawned, Template};
 const RESTORE: Duration = Duration::from_secs(30);
 /// How often a request is given another machine in place of one that was dead when it was handed over.
 const ATTEMPTS: usize = 3;
+/// How long a job that has just begun has the processors before the pool replaces its machine, as long as it has another for
+/// the next job. Most jobs are over by then.
+const HOLD: Duration = Duration::from_millis(60);
 
 /// A pool of clones, by the name of what they are clones of. Cheap to clone; all are the same pool.
 #[derive(Debug, Clone)]
@@ -147,6 +150,7 @@ impl Pool {
             waiting: VecDeque::new(),
             generation: 0,
             epoch: Instant::now(),
+            hold: None,
             draining: None,
         };
         tokio::spawn(decider.run(received));
@@ -305,6 +309,8 @@ struct Decider {
     waiting: VecDeque<(VmId, String, oneshot::Sender<Turn>)>,
     generation: u64,
     epoch: Instant,
+    /// Nothing is started for the pool before then: a job has just begun, and there is another machine for the next.
+    hold: Option<Instant>,
     draining: Option<oneshot::Sender<()>>,
 }
 
@@ -318,7 +324,8 @@ enum Order {
 impl Decider {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         loop {
-            let wakeup = self.policy.next_wakeup(self.now()).map(|at| self.epoch + at);
+            let planned = self.policy.next_wakeup(self.now()).map(|at| self.epoch + at);
+            let wakeup = self.hold.or(planned);
             let wakeup = async {
                 match wakeup {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -330,9 +337,12 @@ impl Decider {
                 Some(command) = commands.recv() => self.obey(command),
                 () = wakeup => {}
             }
+            self.hold.take_if(|until| *until <= Instant::now());
             // What the pool starts for itself goes first: there is never more of it than leaves requests their turns.
-            for action in self.policy.plan(self.now()) {
-                self.act(action);
+            if self.hold.is_none() {
+                for action in self.policy.plan(self.now()) {
+                    self.act(action);
+                }
             }
             self.give_turns();
             if self.draining.is_some() && self.policy.status(self.now()).keys.is_empty() {
@@ -401,6 +411,9 @@ impl Decider {
             self.policy.demand(&key, now)
         }?;
         let mut granted = self.granted(lease);
+        if lease.source == Source::Ready && self.policy.has_idle(&key) {
+            self.hold.get_or_insert_with(|| Instant::now() + HOLD);
+        }
         if lease.source != Source::Ready {
             let (tell, turn) = oneshot::channel();
             self.waiting.push_back((lease.id, key, tell));

@@ -13,7 +13,7 @@ import sys
 # numpy comes first: what compiled modules import is seen only when it is new.
 WARM = """
 numpy numpy.random abc argparse array ast asyncio base64 binascii bisect calendar cmath collections.abc concurrent.futures.thread
-contextlib copy csv dataclasses datetime decimal difflib enum fractions functools glob hashlib heapq hmac html inspect
+contextlib copy csv ctypes dataclasses datetime decimal difflib enum fractions functools glob hashlib heapq hmac html inspect
 io itertools json logging math numbers operator pathlib pickle platform pprint queue random re
 secrets select selectors shutil signal socket statistics string struct subprocess tempfile textwrap threading time
 timeit traceback types typing unicodedata unittest urllib.parse uuid warnings weakref zlib
@@ -82,8 +82,12 @@ class _Stock:
         """Has the first finder of all look here first."""
         finder = sys.meta_path[0]
         real = finder.find_spec
+        # The interpreter looks for this once more, in places where nothing can have come since.
+        absent = all(finder.find_spec("usercustomize", None) is None for finder in sys.meta_path)
 
         def find_spec(name, path=None, target=None):
+            if name == "usercustomize" and absent and sys._getframe(4).f_code.co_name == "execusercustomize":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             # Who only asks where a module is gets the interpreter's own answer.
             imports = sys._getframe(1).f_back.f_code.co_name == "_find_and_load_unlocked"
             return (imports and self.find_spec(name, path)) or real(name, path, target)
@@ -163,26 +167,23 @@ def _freeze():
     vars(sys.modules["__main__"]).update(vars(frozen))
 
 
+def _leave_at_once(ctypes):
+    """At the end of the process, when all that Python does is done and the exit status is known, every library would be taken
+    apart, one after the other; the kernel can do that alone. What the C library has still to write is written before."""
+    libc = ctypes.CDLL(None)
+    libc.on_exit(libc._exit, None)
+    libc.on_exit(libc.fcloseall, None)  # The last to be asked for is the first to be done.
+
+
 def _receive(runner):
     """The strings of the release message; ends the process when the runner closes instead."""
-    data = b""
-    while b"\n" not in data:
-        more = os.read(runner, 65536)
-        if not more and not data:
-            os._exit(0)
-        if not more:
-            raise ValueError("the message was cut off")
-        data += more
-    length, _, body = data.partition(b"\n")
-    length = int(length)
-    while len(body) < length:
-        more = os.read(runner, length - len(body))
-        if not more:
-            raise ValueError("the message was cut off")
-        body += more
-    if len(body) != length or not body.endswith(b"\0"):
-        raise ValueError("the message is malformed")
-    return iter(body[:-1].split(b"\0"))
+    data = b"".join(iter(lambda: os.read(runner, 65536), b""))
+    if not data:
+        os._exit(0)
+    strings = data.split(b"\0")
+    if strings[-2:] != [b".", b""]:
+        raise ValueError("the message was cut off")
+    return strings[:-2]
 
 
 def _renew(name, module):
@@ -199,51 +200,82 @@ def _renew(name, module):
         module._startTime = time.time_ns() if isinstance(module._startTime, int) else time.time()
 
 
-def _replace_environment(entries):
-    import posix  # Has a copy of its own, made at start-up.
+def _differ(directory, strings):
+    """What most jobs do not bring: another directory, arguments, variables."""
+    strings = iter(strings)
+
+    def fields():
+        return [next(strings) for _ in range(int(next(strings)))]
+
+    if directory:
+        os.chdir(directory)
+    arguments = list(map(os.fsdecode, fields()))
+    sys.argv += arguments
+    sys.orig_argv += arguments
+    for name in fields():
+        _unset(name)
+    import posix
     import time
 
-    for name in list(os.environb):
-        del os.environb[name]
-    posix.environ.clear()
-    for entry in entries:
+    for entry in fields():
         name, _, value = entry.partition(b"=")
         os.environb[name] = posix.environ[name] = value
     time.tzset()
+    if next(strings, None) is not None:
+        raise ValueError("the message is too long")
+
+
+def _unset(name):
+    import posix  # May have a copy of its own, made at start-up.
+
+    del os.environb[name]
+    posix.environ.pop(name, None)
+
+
+def _step_aside():
+    """Has the distribution's own sitecustomize come in place of this one, or fail as it would have."""
+    while _HERE in sys.path:
+        sys.path.remove(_HERE)
+    sys.path_importer_cache.pop(_HERE, None)
+    del sys.modules["sitecustomize"]
+    import sitecustomize
 
 
 def _park(runner):
+    _unset(b"GUEST_RUNNER_PARK")
+    _unset(b"PYTHONPATH")
+    try:
+        _step_aside()
+        failure = None
+    except BaseException as error:
+        failure = error
+    # The interpreter asks whether its main script is an archive, which it is not.
+    sys.path_importer_cache[sys.argv[0]] = None
     stock = _Stock()
     stock.fill()
+    if ctypes := stock.modules.get("ctypes"):
+        _leave_at_once(ctypes)
     stock.open()
     _freeze()
     os.write(runner, b"P")
 
-    message = _receive(runner)
-    next(message)  # The seed: what is random here comes from the kernel.
-    os.chdir(next(message))
-    arguments = [os.fsdecode(next(message)) for _ in range(int(next(message)))]
-    _replace_environment([next(message) for _ in range(int(next(message)))])
-    if next(message, None) is not None:
-        raise ValueError("the message is too long")
-    sys.argv += arguments
-    sys.orig_argv += arguments
-
+    # The seed: what is random here comes from the kernel. The host's name: Python asks for it when it needs it.
+    _, _, directory, *strings = _receive(runner)
+    if directory or strings != [b"0", b"0", b"0"]:
+        _differ(directory, strings)
     os.write(runner, b"R")
     os.close(runner)
+    return failure
 
 
 # A subinterpreter of the job comes here too, without the variable: it only gets rid of this file.
 if "GUEST_RUNNER_PARK" in os.environ:
     try:
-        _park(int(os.environ["GUEST_RUNNER_PARK"]))
+        _failure = _park(int(os.environ["GUEST_RUNNER_PARK"]))
     except BaseException as error:
         os.write(2, f"guest-runner: cannot release a parked Python: {error!r}\n".encode())
         os._exit(70)
-
-while _HERE in sys.path:
-    sys.path.remove(_HERE)
-sys.path_importer_cache.pop(_HERE, None)
-# The distribution's own comes in place of this module, or fails as it would have.
-del sys.modules["sitecustomize"]
-import sitecustomize
+    if _failure:
+        raise _failure
+else:
+    _step_aside()

@@ -281,6 +281,11 @@ impl KeyState {
         self.hand_out(id, Source::Ready)
     }
 
+    /// Whether there is an idle VM for another request.
+    pub(super) fn has_idle(&self) -> bool {
+        self.best(Tier::Restored).is_some()
+    }
+
     /// A waiting VMM for a request.
     pub(super) fn claim_waiting(&mut self) -> Option<Lease> {
         let id = self.best(Tier::Prespawned)?;
