@@ -96,7 +96,10 @@ fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
         ..JobResponse::default()
     };
     match behaviour {
-        "answer properly" => Answer::bytes(message(&proper)),
+        // A guest that is to be frozen runs a job before.
+        "answer properly" | "refuse an identity" | "take on another identity" | "confirm no identity" => {
+            Answer::bytes(message(&proper))
+        }
         "oversized frame" => Answer::bytes(u32::MAX.to_be_bytes().to_vec()),
         "truncated frame" => Answer {
             close: true,
