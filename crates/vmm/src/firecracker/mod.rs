@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -176,7 +177,7 @@ impl Vm {
         let keep_console = config.keep_console.as_deref();
         let firecracker = Firecracker::start(vmm, Vec::new(), keep_console, &mut config.dir).await?;
         let configured = firecracker.send_all(requests).await;
-        configured.map_err(|error| with_kvm(error.at_start()))?;
+        configured.map_err(|error| with_full_disk(with_kvm(error.at_start()), config.dir.path()))?;
         let timings = BootTimings {
             vmm_spawn: firecracker.vmm_spawn,
             configure: firecracker.listening.elapsed(),
@@ -198,7 +199,8 @@ impl Vm {
             mem_file_path: utf8(draft.memory())?,
         };
         self.firecracker.send_by(pause, deadline).await?;
-        self.firecracker.send_by(create.request(), deadline).await?;
+        let created = self.firecracker.send_by(create.request(), deadline).await;
+        created.map_err(|error| with_full_disk(error, draft.memory()))?;
         self.firecracker.process.kill();
         self.exited().await;
         draft.keep_scratch(self.dir.path())?;
@@ -330,7 +332,7 @@ impl Prespawned {
         };
         let began = Instant::now();
         let loaded = self.firecracker.send_by(load.request(), deadline).await;
-        loaded.map_err(|error| with_kvm(error).at_restore(&self.path))?;
+        loaded.map_err(|error| with_full_disk(with_kvm(error), self.dir.path()).at_restore(&self.path))?;
         let timings = RestoreTimings {
             vmm_spawn: self.firecracker.vmm_spawn,
             load: began.elapsed(),
@@ -506,9 +508,39 @@ fn with_kvm(error: VmmError) -> VmmError {
     }
 }
 
+/// That Firecracker found no room for what it writes at `path` is the host's matter too.
+fn with_full_disk(error: VmmError, path: &Path) -> VmmError {
+    match &error {
+        VmmError::Refused { fault, .. } if speaks_of_full_disk(fault) => VmmError::DiskFull(path.to_owned()),
+        _ => error,
+    }
+}
+
+/// Whether a fault quotes such an error of the kernel's. Some of Firecracker's faults have it as Rust displays it, some as Rust
+/// prints it for debugging.
+fn speaks_of_full_disk(fault: &str) -> bool {
+    [Errno::NOSPC, Errno::DQUOT].iter().any(|errno| {
+        let code = errno.raw_os_error();
+        fault.contains(&format!("(os error {code})")) || fault.contains(&format!("Os {{ code: {code}, "))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_faults() {
+        for full in [
+            std::io::Error::from_raw_os_error(28),
+            std::io::Error::from_raw_os_error(122),
+        ] {
+            assert!(speaks_of_full_disk(&format!("Cannot write: {full}")));
+            assert!(speaks_of_full_disk(&format!("Cannot write: Io({full:?})")));
+        }
+        let other = std::io::Error::from_raw_os_error(2);
+        assert!(!speaks_of_full_disk(&format!("{other} {other:?} 28")));
+    }
 
     #[test]
     fn old_versions_are_refused() {

@@ -237,6 +237,20 @@ async fn a_fault_reaches_the_user_with_its_request() {
 }
 
 #[tokio::test]
+async fn a_disk_too_full_for_a_machine_is_named() {
+    let fault = "Cannot create backend for vsock device: UnixBind(Os { code: 28, kind: StorageFull, message: \"No space left on device\" })";
+    let faults = Faults {
+        refuse: Some(("PUT /vsock", fault)),
+        ..Faults::default()
+    };
+    let mut host = Host::new("1.16.1", faults);
+    let error = host.boot_error().await;
+    assert_eq!(error.code, ErrorCode::DiskFull);
+    let dir = host.dir.display().to_string();
+    assert!(error.cause.contains(&dir), "{error}");
+}
+
+#[tokio::test]
 async fn an_old_version_is_refused_before_anything_is_configured() {
     let mut host = Host::new("1.6.0", Faults::default());
     let error = host.boot_error().await;

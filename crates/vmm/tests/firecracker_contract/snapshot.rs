@@ -186,7 +186,7 @@ async fn v1_16_1_makes_snapshots_and_clones() {
 
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_written_leaves_nothing() {
-    let fault = "Cannot create a snapshot: No space left on device";
+    let fault = "Create snapshot error: Cannot write memory file: Permission denied (os error 13)";
     let faults = Faults {
         refuse: Some(("PUT /snapshot/create", fault)),
         ..Faults::default()
@@ -200,6 +200,45 @@ async fn a_snapshot_that_cannot_be_written_leaves_nothing() {
     );
     assert!(!is_running(pid) && !host.dir.exists());
     assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_disk_too_full_for_a_snapshot_is_named() {
+    for fault in [
+        "Create snapshot error: Cannot write memory file: Cannot dump memory: Guest memory error: No space left on device (os error 28)",
+        "Cannot write to the snapshot file: Io(Os { code: 122, kind: QuotaExceeded, message: \"Quota exceeded\" })",
+    ] {
+        let faults = Faults {
+            refuse: Some(("PUT /snapshot/create", fault)),
+            ..Faults::default()
+        };
+        let (host, machine, dir) = source("1.16.1", faults).await;
+        let error = machine.snapshot(soon()).await.unwrap_err();
+        assert!(
+            matches!(&error, VmmError::DiskFull(path) if *path == dir.join("memory")),
+            "{error}"
+        );
+        assert!(!host.dir.exists());
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_too_full_for_a_clone_is_not_the_snapshot_s_fault() {
+    let (_host, files) = snapshot("1.16.1").await;
+    let faults = Faults {
+        refuse: Some((
+            "PUT /snapshot/load",
+            "Load snapshot error: Error binding to the host-side Unix socket: No space left on device (os error 28)",
+        )),
+        ..Faults::default()
+    };
+    let mut clone = Clone::new("1.16.1", faults, &files);
+    let error = clone.restore_error(soon()).await;
+    assert!(
+        matches!(&error, VmmError::DiskFull(path) if *path == clone.dir),
+        "{error}"
+    );
 }
 
 #[tokio::test]
