@@ -296,7 +296,8 @@ fn a_vmm_that_dies_while_it_waits_for_a_snapshot_is_replaced() {
 #[test]
 fn a_hundred_at_once_with_eight_ready() {
     let host = Host::new();
-    let service = host.serve(&["--pool", "8"]);
+    // More than a quarter of what a small host has available.
+    let service = host.serve(&["--pool", "8", "--memory-budget", "2G"]);
     service.wait_until_ready();
     let failures: Vec<String> = thread::scope(|scope| {
         let service = &service;

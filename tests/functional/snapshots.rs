@@ -2,9 +2,8 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use harness::{Host, Refusal, Run, Snapshots, copy, skip};
 use rustix::process::{Signal, geteuid};
@@ -264,15 +263,20 @@ fn one_of_another_processor_is_not_used() {
 }
 
 /// What there is under `snapshots/`, apart from the directories of machines.
-fn built(state: &Path) -> Vec<String> {
-    let machines = fs::read_dir(state.join("snapshots"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let names = machines.flat_map(|machine| fs::read_dir(machine.path()).into_iter().flatten().flatten());
-    names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
+fn built(state: &Path) -> Vec<PathBuf> {
+    let entries = |directory: &Path| {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let machines = entries(&state.join("snapshots"));
+    machines.iter().flat_map(|machine| entries(machine)).collect()
+}
+
+/// Whether a snapshot is being made, by a VMM that starts with its memory's file being there.
+fn has_draft(state: &Path) -> bool {
+    built(state)
+        .iter()
+        .any(|snapshot| snapshot.join("memory").exists())
 }
 
 #[test]
@@ -280,14 +284,13 @@ fn an_interrupted_build_leaves_nothing() {
     let host = Host::with_own_state(Snapshots::Absent);
     for signal in [Signal::INT, Signal::TERM] {
         let build = template(&host, &["build", "base"]).start();
+        build.wait_for("its machine boots", || has_draft(&host.state()).then_some(()));
+        // Before there was a draft, it would have been one that was asked for its version.
         let _ = build.vmm();
-        // Somewhere between boot and freeze.
-        thread::sleep(Duration::from_secs(4));
-        assert_eq!(built(&host.state()).len(), 1, "it is under way");
         build.signal(signal);
         let refusal = build.finish().refusal_line();
         assert_eq!(refusal.code, "cancelled");
-        assert_eq!(built(&host.state()), [""; 0]);
+        assert_eq!(built(&host.state()), [PathBuf::new(); 0]);
         assert_eq!(host.left_behind(), [""; 0]);
     }
 }

@@ -179,13 +179,21 @@ impl Running {
     /// # Panics
     /// There was none in time.
     pub fn vmm(&self) -> u32 {
+        self.wait_for("it has started a VMM", || self.vmms().first().copied())
+    }
+
+    /// Waits until something is there to be had.
+    ///
+    /// # Panics
+    /// It did not come in time.
+    pub fn wait_for<T>(&self, what: &str, find: impl Fn() -> Option<T>) -> T {
         loop {
-            if let Some(vmm) = self.vmms().first() {
-                return *vmm;
+            if let Some(found) = find() {
+                return found;
             }
             assert!(
                 Instant::now() < self.deadline,
-                "no VMM was started\n{}",
+                "never came true: {what}\n{}",
                 self.shown()
             );
             thread::sleep(LOOK);

@@ -16,6 +16,8 @@ use crate::running::{Running, patience};
 
 /// How long an answer, or whatever else is waited for, may take.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// What it says when it answers.
+const LISTENING: &str = "Listening at ";
 /// How often the service is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -27,11 +29,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Waits until it listens.
+    /// Waits until it answers. Its socket is there a little before that, and also when it then finds that it cannot serve.
     pub(crate) fn of(running: Running, socket: PathBuf) -> Self {
         let mut service = Self { running, socket };
         let deadline = Instant::now() + DEADLINE.mul_f64(patience());
-        while UnixStream::connect(&service.socket).is_err() {
+        while !service.running.stderr_text().contains(LISTENING) {
             let ended = service.running.has_ended();
             let said = service.running.stderr_text();
             assert!(!ended && Instant::now() < deadline, "no service: {said}");

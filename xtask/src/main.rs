@@ -9,6 +9,7 @@
 
 mod bench;
 mod build;
+mod counts;
 mod debian;
 mod demo;
 mod metal;

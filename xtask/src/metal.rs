@@ -4,16 +4,19 @@
 //! ```text
 //! this machine ── QEMU, fully emulated ── Debian, KVM ── COMMAND, as root ── Firecracker ── guest
 //!   host::Host (kernel, root filesystem) ──►│               ▲
-//!   payload (programs, images, command) ────┴── /metal ─────┘ output, exit status: two virtio ports
+//!   payload (programs, images, commands) ───┴── /metal ─────┘ output, exit status: two virtio ports
 //! ```
 
 mod host;
+mod suite;
 
 use std::env;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -23,8 +26,8 @@ use self::host::Host;
 use crate::bench::HOST_AGENT;
 use crate::build::{self, Profile, run as run_command};
 
-/// The emulated host's memory, in MiB: several guests, and all that is written outside the payload.
-const MEMORY_MIB: u32 = 4096;
+/// The emulated host's memory, in MiB: several guests, and all that is written outside the payload. QEMU takes what is used.
+const MEMORY_MIB: u64 = 4096;
 /// A processor with AMD's virtualization, and with nothing that QEMU's `max` adds. QEMU lacks parts of the model and would say
 /// so each time. QEMU 7.2 loses such a host to a wild fault of its kernel once in some hundred guests, with either.
 const CPU: &str = "EPYC,+svm,check=off";
@@ -37,6 +40,8 @@ const FIRST_WITH_ACPI: (u32, u32) = (1, 8);
 const INIT: &str = include_str!("metal/init.sh");
 /// What is of no use there in the state directory.
 const NOT_COPIED: [&str; 3] = ["snapshots", "verified", "tmp"];
+/// The word of its kernel command line that its init has in its environment, and takes the command's number from.
+const COMMAND: &str = "metal_command";
 /// What the functional suite is called there.
 const SUITE: &str = "functional";
 /// And this program, which brings its benchmarks.
@@ -47,10 +52,11 @@ const TARGET_THERE: &str = "/metal/target";
 /// What runs on the emulated host.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// End the emulated host after so many minutes.
+    /// End an emulated host after so many minutes.
     #[arg(long, default_value_t = 60, value_name = "MINUTES")]
     deadline: u64,
-    /// The command and its arguments; `functional`, the functional suite, when there is none.
+    /// The command and its arguments; `functional`, the functional suite, when there is none. The whole suite is spread over
+    /// several emulated hosts, one after the other.
     #[arg(last = true)]
     command: Vec<String>,
 }
@@ -91,6 +97,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let profile = if benchmark { Profile::Release } else { Profile::Dev };
     let host_agent = build::prepare(profile, &["base", "rust"])?;
     run_command(Command::new(&host_agent).args(["setup", "--kernel", kernel]))?;
+    let tests = runs(command, SUITE).then(Tests::build).transpose()?;
+    let commands = match &tests {
+        Some(tests) if command.len() == 1 => suite::commands(&tests.functional)?,
+        _ => vec![command.to_vec()],
+    };
 
     let dir = build::target_dir().join("metal");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -101,12 +112,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         firecracker,
         host_agent,
         kernel,
+        tests,
     };
-    let image = payload.pack(&work, command)?;
-    let deadline = Duration::from_secs(arguments.deadline.saturating_mul(60));
-    let status = emulate(&host, &image, &work, deadline)?;
+    let image = payload.pack(&work, &commands)?;
+    let emulator = Emulator {
+        host,
+        image,
+        // Each of the suite's hosts finds the payload as it was packed; what others write there is brought back.
+        discard: payload.tests.is_some(),
+        work,
+        deadline: Duration::from_secs(arguments.deadline.saturating_mul(60)),
+    };
+    if payload.tests.is_some() {
+        return suite::run(&emulator, &commands);
+    }
+    let status = emulator.run(0)?.end.exit_status(emulator.deadline)?;
     if benchmark {
-        bring_back(&image)?;
+        bring_back(&emulator.image)?;
     }
     Ok(status)
 }
@@ -203,16 +225,17 @@ impl Drop for Work {
     }
 }
 
-/// The second disk: what is tried, what it needs, and the command.
+/// The second disk: what is tried, what it needs, and the commands.
 struct Payload {
     firecracker: PathBuf,
     host_agent: PathBuf,
     kernel: &'static str,
+    tests: Option<Tests>,
 }
 
 impl Payload {
-    /// Packs all of it into an image and returns that.
-    fn pack(&self, work: &Work, command: &[String]) -> anyhow::Result<PathBuf> {
+    /// Packs all of it into an image and returns that. An emulated host runs one of the commands.
+    fn pack(&self, work: &Work, commands: &[Vec<String>]) -> anyhow::Result<PathBuf> {
         let tree = work.path("payload");
         let bin = tree.join("bin");
         fs::create_dir_all(&bin)?;
@@ -222,11 +245,10 @@ impl Payload {
         if jailer.exists() {
             install(&jailer, &bin.join("jailer"))?;
         }
-        if runs(command, XTASK) {
+        if commands.iter().any(|command| runs(command, XTASK)) {
             install(&build::release(XTASK)?, &bin.join(XTASK))?;
         }
-        if runs(command, SUITE) {
-            let tests = Tests::build()?;
+        if let Some(tests) = &self.tests {
             install(&tests.functional, &bin.join(SUITE))?;
             install(&tests.hostile_guest, &bin.join("hostile-guest"))?;
         }
@@ -235,7 +257,10 @@ impl Payload {
         if python2.exists() {
             copy_tree(&python2, &tree.join("python2.ext4"))?;
         }
-        fs::write(tree.join("command"), self.script(command, python2.exists()))?;
+        for (index, command) in commands.iter().enumerate() {
+            let script = self.script(command, python2.exists());
+            fs::write(tree.join(format!("command-{index}")), script)?;
+        }
         fs::write(tree.join("init"), INIT)?;
         fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
 
@@ -366,91 +391,170 @@ fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Runs the host to its end, its output on ours, and returns the command's exit status.
-fn emulate(host: &Host, payload: &Path, work: &Work, deadline: Duration) -> anyhow::Result<u8> {
-    let (console, status) = (work.path("console"), work.path("status"));
-    let mut child = Emulation(
-        qemu(host, payload, &console, &status)
-            .spawn()
-            .context("cannot start QEMU")?,
-    );
-    let ended = child.wait(deadline)?;
-    let written = fs::read_to_string(&status).unwrap_or_default();
-    match (ended, written.trim().parse()) {
-        (Some(_), Ok(status)) => Ok(status),
-        (ended, _) => {
-            let console = fs::read(&console).unwrap_or_default();
-            eprintln!("{}", String::from_utf8_lossy(&console).trim_end());
-            match ended {
-                None => bail!(
-                    "the emulated host did not end within {} minutes",
-                    deadline.as_secs() / 60
-                ),
-                Some(ended) => bail!("the emulated host ended ({ended}) without the command's exit status"),
-            }
+/// What emulates the host, any number of times.
+struct Emulator {
+    host: Host,
+    image: PathBuf,
+    /// Nothing of what is written to the image is kept.
+    discard: bool,
+    work: Work,
+    deadline: Duration,
+}
+
+/// What came of an emulated host.
+struct Run {
+    end: End,
+    /// What its command wrote, standard error included.
+    output: String,
+}
+
+/// How an emulated host ended.
+enum End {
+    /// With its command's exit status.
+    Exit(u8),
+    /// Without, and QEMU with this one.
+    Died(ExitStatus),
+    /// At the deadline.
+    Late,
+}
+
+impl End {
+    fn exit_status(&self, deadline: Duration) -> anyhow::Result<u8> {
+        match self {
+            Self::Exit(status) => Ok(*status),
+            Self::Died(how) => bail!("the emulated host ended ({how}) without the command's exit status"),
+            Self::Late => bail!(
+                "the emulated host did not end within {} minutes",
+                deadline.as_secs() / 60
+            ),
         }
     }
 }
 
-fn qemu(host: &Host, payload: &Path, console: &Path, status: &Path) -> Command {
-    let mut kernel_args = vec![
-        "console=ttyS0 8250.nr_uarts=1 panic=-1 reboot=t quiet loglevel=4 cryptomgr.notests".to_owned(),
-        "i8042.noaux i8042.nokbd i8042.nopnp i8042.nomux no_timer_check tsc=reliable".to_owned(),
-    ];
-    kernel_args.extend(vmm::arch::tsc_khz().map(|khz| format!("tsc_early_khz={khz}")));
-    let drive = |id: &str, path: &Path, options: &str| {
-        let path = path.display().to_string().replace(',', ",,");
-        [
-            "-drive".to_owned(),
-            format!("if=none,id={id},file={path},format=raw,{options}"),
-            "-device".to_owned(),
-            format!("virtio-blk-device,drive={id}"),
-        ]
-    };
-    let file = |path: &Path| path.display().to_string().replace(',', ",,");
-    // Not even a kill of this process leaves QEMU behind.
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-        .args([
-            "-M",
-            "microvm",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            CPU,
-            "-smp",
-            "2",
-        ])
-        .args([
-            "-m",
-            &MEMORY_MIB.to_string(),
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-        ])
-        .arg("-kernel")
-        .arg(&host.kernel)
-        .arg("-initrd")
-        .arg(&host.initramfs)
-        .args(["-append", &kernel_args.join(" ")])
-        .args(["-serial", &format!("file:{}", file(console))])
-        .args(drive("root", &host.root, "readonly=on"))
-        .args(drive("payload", payload, "cache=unsafe"))
-        .args(["-device", "virtio-serial-device"])
-        .args([
-            "-chardev",
-            "stdio,id=output,signal=off",
-            "-device",
-            "virtserialport,chardev=output,nr=1",
-        ])
-        .args(["-chardev", &format!("file,id=status,path={}", file(status))])
-        .args(["-device", "virtserialport,chardev=status,nr=2"])
-        // Open and silent: QEMU takes the end of its input for nobody listening to its output.
-        .stdin(Stdio::piped());
-    command
+impl Emulator {
+    /// Runs the host with that command to its end, its output on ours.
+    fn run(&self, command: usize) -> anyhow::Result<Run> {
+        let (console, status) = (self.work.path("console"), self.work.path("status"));
+        let _ = fs::remove_file(&status);
+        let mut qemu = self.qemu(command, &console, &status);
+        let mut child = Emulation(qemu.spawn().context("cannot start QEMU")?);
+        let output = child.0.stdout.take().context("QEMU has no output")?;
+        let output = thread::spawn(move || pass_on(output));
+        let ended = child.wait(self.deadline)?;
+        // It holds the output open where it has not ended.
+        drop(child);
+        let output = output.join().expect("it does not panic")?;
+        let written = fs::read_to_string(&status).unwrap_or_default();
+        let end = match (ended, written.trim().parse()) {
+            (Some(_), Ok(status)) => End::Exit(status),
+            (Some(how), Err(_)) => End::Died(how),
+            (None, _) => End::Late,
+        };
+        if !matches!(end, End::Exit(_)) {
+            let console = fs::read(&console).unwrap_or_default();
+            eprintln!("{}", String::from_utf8_lossy(&console).trim_end());
+        }
+        Ok(Run { end, output })
+    }
+
+    fn qemu(&self, command: usize, console: &Path, status: &Path) -> Command {
+        let mut kernel_args = vec![
+            format!("{COMMAND}={command}"),
+            "console=ttyS0 8250.nr_uarts=1 reboot=t quiet loglevel=4 cryptomgr.notests".to_owned(),
+            // A kernel that went astray does not go on, for as long as the deadline lets it.
+            "oops=panic panic=-1".to_owned(),
+            "i8042.noaux i8042.nokbd i8042.nopnp i8042.nomux no_timer_check tsc=reliable".to_owned(),
+        ];
+        kernel_args.extend(vmm::arch::tsc_khz().map(|khz| format!("tsc_early_khz={khz}")));
+        let drive = |id: &str, path: &Path, options: &str| {
+            let path = path.display().to_string().replace(',', ",,");
+            [
+                "-drive".to_owned(),
+                format!("if=none,id={id},file={path},format=raw,{options}"),
+                "-device".to_owned(),
+                format!("virtio-blk-device,drive={id}"),
+            ]
+        };
+        let file = |path: &Path| path.display().to_string().replace(',', ",,");
+        let memory = memory_mib(&fs::read_to_string("/proc/meminfo").unwrap_or_default());
+        let payload = if self.discard {
+            "cache=unsafe,snapshot=on"
+        } else {
+            "cache=unsafe"
+        };
+        // Not even a kill of this process leaves QEMU behind.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args([
+                "-M",
+                "microvm",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                CPU,
+                "-smp",
+                "2",
+            ])
+            .args([
+                "-m",
+                &memory.to_string(),
+                "-nodefaults",
+                "-no-user-config",
+                "-no-reboot",
+                "-display",
+                "none",
+            ])
+            .arg("-kernel")
+            .arg(&self.host.kernel)
+            .arg("-initrd")
+            .arg(&self.host.initramfs)
+            .args(["-append", &kernel_args.join(" ")])
+            .args(["-serial", &format!("file:{}", file(console))])
+            .args(drive("root", &self.host.root, "readonly=on"))
+            .args(drive("payload", &self.image, payload))
+            .args(["-device", "virtio-serial-device"])
+            .args([
+                "-chardev",
+                "stdio,id=output,signal=off",
+                "-device",
+                "virtserialport,chardev=output,nr=1",
+            ])
+            .args(["-chardev", &format!("file,id=status,path={}", file(status))])
+            .args(["-device", "virtserialport,chardev=status,nr=2"])
+            // Open and silent: QEMU takes the end of its input for nobody listening to its output.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Where it puts what is not kept of the payload.
+            .env("TMPDIR", &self.work.0);
+        command
+    }
+}
+
+/// Copies all that comes to standard output, at once, and returns it.
+fn pass_on(mut from: ChildStdout) -> anyhow::Result<String> {
+    let mut all = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = from.read(&mut buffer).context("cannot read QEMU's output")?;
+        if read == 0 {
+            return Ok(String::from_utf8_lossy(&all).into_owned());
+        }
+        all.extend_from_slice(&buffer[..read]);
+        let mut terminal = std::io::stdout().lock();
+        terminal.write_all(&buffer[..read])?;
+        terminal.flush()?;
+    }
+}
+
+/// Memory for the emulated host, in MiB, where `meminfo` is the proc_meminfo(5) of this one: half of what is available may be
+/// less than it is meant to have.
+fn memory_mib(meminfo: &str) -> u64 {
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
+    let kibibytes = available.and_then(|text| text.trim().parse::<u64>().ok());
+    kibibytes.map_or(MEMORY_MIB, |kibibytes| MEMORY_MIB.min(kibibytes / 1024 / 2))
 }
 
 /// QEMU; killed when dropped.
@@ -496,11 +600,20 @@ mod tests {
     }
 
     #[test]
+    fn half_of_what_is_available_is_the_most() {
+        let meminfo = |kibibytes| format!("MemTotal:       25165824 kB\nMemAvailable:   {kibibytes} kB\n");
+        assert_eq!(memory_mib(&meminfo(8 << 20)), 4096);
+        assert_eq!(memory_mib(&meminfo(22 << 20)), MEMORY_MIB);
+        assert_eq!(memory_mib(""), MEMORY_MIB);
+    }
+
+    #[test]
     fn the_command_keeps_its_words() {
         let payload = Payload {
             firecracker: PathBuf::new(),
             host_agent: PathBuf::new(),
             kernel: "debian",
+            tests: None,
         };
         let script = payload.script(&["echo".to_owned(), "it's $HOME".to_owned()], false);
         assert!(script.ends_with("exec 'echo' 'it'\\''s $HOME'\n"), "{script}");
