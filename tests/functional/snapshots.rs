@@ -290,7 +290,7 @@ fn an_interrupted_build_leaves_nothing() {
         build.signal(signal);
         let refusal = build.finish().refusal_line();
         assert_eq!(refusal.code, "cancelled");
-        assert_eq!(built(&host.state()), [PathBuf::new(); 0]);
+        assert!(built(&host.state()).is_empty(), "{:?}", built(&host.state()));
         assert_eq!(host.left_behind(), [""; 0]);
     }
 }

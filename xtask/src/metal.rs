@@ -27,7 +27,7 @@ use crate::bench::HOST_AGENT;
 use crate::build::{self, Profile, run as run_command};
 
 /// The emulated host's memory, in MiB: several guests, and all that is written outside the payload. QEMU takes what is used.
-const MEMORY_MIB: u64 = 4096;
+const MEMORY_MIB: u64 = 8192;
 /// A processor with AMD's virtualization, and with nothing that QEMU's `max` adds. QEMU lacks parts of the model and would say
 /// so each time. QEMU 7.2 loses such a host to a wild fault of its kernel once in some hundred guests, with either.
 const CPU: &str = "EPYC,+svm,check=off";
