@@ -51,6 +51,22 @@ fn rust_that_does_not_compile_gives_the_compiler_s_words_and_status() {
     answer.printed("").complained("mismatched types").exited(1);
 }
 
+/// The exit status is taken when the main process asks to exit: no other's may be taken for it, and none may be lost.
+#[test]
+fn however_the_main_process_ends() {
+    let host = Host::new();
+    let thread =
+        "import os, threading, time\nthreading.Thread(target=lambda: os._exit(7)).start()\ntime.sleep(600)";
+    host.run("python", thread).answer().printed("").exited(7);
+    let children = "(exit 5); echo $?; sleep 600 & echo out; exit 300";
+    host.run("bash", children).answer().printed("5\nout\n").exited(44);
+    let replaced = "exec python3 -c 'raise SystemExit(4)'";
+    host.run("bash", replaced).answer().printed("").exited(4);
+    // What the C library still holds is written at the very end.
+    let late = "import ctypes\nctypes.CDLL(None).printf(b'late')\nraise SystemExit(9)";
+    host.run("python", late).answer().printed("late").exited(9);
+}
+
 #[test]
 fn python_has_numpy() {
     let host = Host::new();

@@ -902,6 +902,22 @@ mod tests {
     }
 
     #[test]
+    fn only_what_differs_is_said() {
+        let mut job = JobRequest::new("t", protocol::Language::Python, "1");
+        assert_eq!(difference("", &job), (vec![], vec![]));
+        job.env.insert("X".to_owned(), "1=2".to_owned());
+        job.env.insert("USER".to_owned(), "me".to_owned());
+        let (unset, set) = difference("/job/d", &job);
+        // What the job sets comes after the default in a new process, also where it is of the default.
+        assert_eq!(unset, ["USER"]);
+        assert_eq!(set, ["PWD=/job/d", "USER=me", "X=1=2"]);
+        job.env.insert("PWD".to_owned(), "/elsewhere".to_owned());
+        let (unset, set) = difference("/job/d", &job);
+        assert_eq!(unset, ["USER", "PWD"]);
+        assert_eq!(set, ["PWD=/elsewhere", "USER=me", "X=1=2"]);
+    }
+
+    #[test]
     fn a_working_directory_ends_in_no_slash() {
         let mut job = JobRequest::new("t", protocol::Language::Bash, ":");
         assert_eq!(directory(&job).as_os_str(), "/job");
