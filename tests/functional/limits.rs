@@ -87,6 +87,10 @@ fn memory() {
     let answer = answer.ended_by("oom", 137);
     let peak = answer.json["termination"]["peak_bytes"].as_u64().unwrap();
     assert!(peak > 128 << 20, "{peak} bytes");
+    // So close to the limit the kernel would rather read the program from the disk for minutes than kill it.
+    let code = "hog = []\nwhile True: hog.append(bytearray(1 << 20))";
+    let answer = host.run("python", code).args(["--timeout", "60"]).answer();
+    answer.ended_by("oom", 137);
 }
 
 #[test]

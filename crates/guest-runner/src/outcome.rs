@@ -8,6 +8,7 @@ use protocol::job::Clock;
 pub(crate) enum Kill {
     Timeout(Clock),
     Output(&'static str),
+    Memory,
     Processes,
     Disk,
     Cancelled,
@@ -48,15 +49,11 @@ pub(crate) fn verdict(seen: &Seen) -> (Termination, i32) {
     match &seen.kill {
         Some(Kill::Timeout(clock)) => (Termination::Timeout { clock: *clock }, TIMED_OUT),
         Some(Kill::Output(stream)) => (output(stream), KILLED),
+        Some(Kill::Memory) => (oom(seen), KILLED),
         Some(Kill::Processes) => (Termination::PidsLimit { limit: seen.pids }, KILLED),
         Some(Kill::Disk) => (Termination::DiskFull, KILLED),
         Some(Kill::Cancelled) => (Termination::Cancelled, KILLED),
-        None if seen.out_of_memory => (
-            Termination::Oom {
-                peak_bytes: seen.peak_bytes,
-            },
-            KILLED,
-        ),
+        None if seen.out_of_memory => (oom(seen), KILLED),
         None if seen.out_of_processes => (Termination::PidsLimit { limit: seen.pids }, KILLED),
         None if seen.disk_full => (Termination::DiskFull, KILLED),
         None => match seen.exit {
@@ -69,6 +66,12 @@ pub(crate) fn verdict(seen: &Seen) -> (Termination, i32) {
             ),
             None => (Termination::Signal { name: signal_name(9) }, KILLED),
         },
+    }
+}
+
+fn oom(seen: &Seen) -> Termination {
+    Termination::Oom {
+        peak_bytes: seen.peak_bytes,
     }
 }
 
@@ -167,6 +170,7 @@ mod tests {
             (Termination::Timeout { clock: Clock::Cpu }, 124)
         );
         assert_eq!(killed(Kill::Output("stderr")), (output("stderr"), 137));
+        assert_eq!(killed(Kill::Memory), (Termination::Oom { peak_bytes: 7 }, 137));
         assert_eq!(
             killed(Kill::Processes),
             (Termination::PidsLimit { limit: 256 }, 137)

@@ -18,10 +18,10 @@ use protocol::job::JobLimits;
 use protocol::limits::MAX_PARKED;
 use protocol::{ErrorCode, FileSpec, HostError, JobRequest, Language};
 
-use crate::confine::Limits;
 use crate::confine::cgroup::Cgroup;
 use crate::confine::namespaces::View;
 use crate::confine::rlimits::Rlimits;
+use crate::confine::{self, Limits};
 use crate::failure::{Doing as _, Failure};
 use crate::guest::{Extent, Guest};
 use crate::language;
@@ -108,6 +108,19 @@ impl Parking {
         waiting.retain(|parked| !parked.stage.stirs_within(Duration::ZERO));
         let fits = waiting.iter().position(|parked| parked.fits(limits))?;
         Some(waiting.swap_remove(fits))
+    }
+
+    /// Ends all that wait where the guest is short of memory: a job that has begun has no use for them, and has the memory to
+    /// itself then, as in a guest where nothing ever waited.
+    pub(crate) fn make_room(&self, guest_memory: u64) {
+        let mut waiting = self.lock();
+        if !waiting.is_empty() && confine::is_short_of_memory(guest_memory) {
+            let ended: Vec<Parked> = std::mem::take(&mut *waiting).into_values().flatten().collect();
+            drop(waiting);
+            ended.iter().for_each(|parked| parked.cgroup.kill());
+            // Nobody has to wait until they are gone.
+            std::thread::spawn(move || drop(ended));
+        }
     }
 
     /// How many wait, by language.

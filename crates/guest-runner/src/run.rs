@@ -40,8 +40,11 @@ use crate::stage::{End, Lease, Report, Setup};
 const PREPARATION: Duration = Duration::from_secs(60);
 /// How long a killed job may take to be gone before its stage is killed too.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often disk and processor time are looked at.
+/// How often disk, memory and processor time are looked at.
 const TICK: Duration = Duration::from_millis(40);
+/// For how many of these a job may run into its memory limit, which its own memory fills. The kernel would first take its program's
+/// pages away, which it reads again at once, and could go on with that for minutes.
+const PRESSED: u32 = 12;
 /// How long the stage may clean up after its last report.
 const CLEANING: Duration = Duration::from_secs(30);
 /// Events that a client has not read beyond this stop the reading of output.
@@ -72,37 +75,22 @@ pub(crate) fn run(
         Some(parked) => release(parked, &limits, payload)?,
         None => start(guest, job, &root, &limits, payload)?,
     };
-    let Begun {
-        stage,
-        directories,
-        cgroup,
-        interpreter,
-        compiles,
-    } = begun;
-    let mut watch = Watch::new(
-        job,
-        compiles,
-        limits,
-        &stage,
-        cgroup.as_ref(),
-        &directories,
-        received,
-    );
+    let mut watch = Watch::new(guest, job, limits, &begun, received);
     if let Err(refused) = watch.until_ended(client) {
-        stage.process.ended_within(CLEANING);
+        begun.stage.process.ended_within(CLEANING);
         return Err(refused);
     }
     let mut response = watch.response()?;
-    response.layers = confine::layers(cgroup.is_some(), root.mount.is_some());
+    response.layers = confine::layers(begun.cgroup.is_some(), root.mount.is_some());
     if let Some(timings) = &mut response.timings {
-        timings.interpreter = Some(interpreter);
+        timings.interpreter = Some(begun.interpreter);
     }
     Ok(Finished {
         cleaning_matters: response.termination == Some(Termination::DiskFull),
         response,
-        stage,
-        _directories: directories,
-        _cgroup: cgroup,
+        stage: begun.stage,
+        _directories: begun.directories,
+        _cgroup: begun.cgroup,
     })
 }
 
@@ -195,6 +183,7 @@ impl Finished {
 
 /// What is known of a job while it runs.
 struct Watch<'a> {
+    guest: &'a Guest,
     job: &'a JobRequest,
     compiles: bool,
     limits: Limits,
@@ -210,6 +199,9 @@ struct Watch<'a> {
     received: Duration,
     started: Option<Duration>,
     compiled: Option<Duration>,
+    /// How often it had run into its memory limit, and at how many looks in a row more often than before.
+    limit_hits: u64,
+    pressed: u32,
     kill: Option<(Kill, Duration)>,
     end: Option<End>,
     refused: Option<HostError>,
@@ -220,17 +212,23 @@ struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     fn new(
+        guest: &'a Guest,
         job: &'a JobRequest,
-        compiles: bool,
         limits: Limits,
-        stage: &'a Stage,
-        cgroup: Option<&'a Cgroup>,
-        directories: &'a JobDirectories,
+        begun: &'a Begun,
         received: Duration,
     ) -> Self {
-        Self {
-            job,
+        let Begun {
+            stage,
+            directories,
             compiles,
+            ..
+        } = begun;
+        let cgroup = begun.cgroup.as_ref();
+        Self {
+            guest,
+            job,
+            compiles: *compiles,
             limits,
             stage,
             cgroup,
@@ -247,6 +245,8 @@ impl<'a> Watch<'a> {
             received,
             started: None,
             compiled: None,
+            limit_hits: 0,
+            pressed: 0,
             kill: None,
             end: None,
             refused: None,
@@ -371,13 +371,32 @@ impl<'a> Watch<'a> {
         if self.started.is_none() || self.kill.is_some() {
             return;
         }
+        self.guest.parking.make_room(self.guest.memory);
         if let (Some(limit), Some(cgroup)) = (self.limits.cpu_ms, self.cgroup)
             && cgroup.cpu_time() >= Duration::from_millis(limit)
         {
             self.end_for(Kill::Timeout(Clock::Cpu));
         } else if self.directories.disk_full() {
             self.end_for(Kill::Disk);
+        } else if self.is_out_of_memory() {
+            self.end_for(Kill::Memory);
         }
+    }
+
+    fn is_out_of_memory(&mut self) -> bool {
+        let limit = self.limits.memory_bytes;
+        let Some(cgroup) = self.cgroup.filter(|cgroup| cgroup.is_filled(limit)) else {
+            self.pressed = 0;
+            return false;
+        };
+        let hits = cgroup.limit_hits();
+        self.pressed = if hits > self.limit_hits {
+            self.pressed + 1
+        } else {
+            0
+        };
+        self.limit_hits = hits;
+        self.pressed >= PRESSED
     }
 
     /// Kills the job; the first reason counts.

@@ -168,6 +168,18 @@ impl Cgroup {
         self.count("pids.events", "max") > 0
     }
 
+    /// How often it has run into its memory limit.
+    pub(crate) fn limit_hits(&self) -> u64 {
+        self.count("memory.events", "max")
+    }
+
+    /// Whether memory that cannot be given back, all but a thirty-second, fills `limit`.
+    pub(crate) fn is_filled(&self, limit: u64) -> bool {
+        let least = limit - limit / 32;
+        let held = || self.count("memory.stat", "anon") + self.count("memory.stat", "shmem");
+        self.memory() >= least && held() >= least
+    }
+
     /// Whether the kernel killed it for want of memory.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         self.count("memory.events", "oom_kill") > 0

@@ -80,10 +80,29 @@ impl Limits {
 }
 
 fn usable_memory(guest_memory: u64) -> u64 {
-    guest_memory
-        - (guest_memory / 8)
-            .clamp(LEAST_RESERVE, MOST_RESERVE)
-            .min(guest_memory / 2)
+    guest_memory - reserve(guest_memory)
+}
+
+fn reserve(guest_memory: u64) -> u64 {
+    (guest_memory / 8)
+        .clamp(LEAST_RESERVE, MOST_RESERVE)
+        .min(guest_memory / 2)
+}
+
+/// Whether the guest has little memory left that could be had at once. With less it would soon do nothing but read the same
+/// programs from the disk again and again, long before it killed anything.
+pub(crate) fn is_short_of_memory(guest_memory: u64) -> bool {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    available(&meminfo).is_some_and(|bytes| bytes < reserve(guest_memory))
+}
+
+/// What can be had without swapping, in bytes (proc_meminfo(5)).
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// What this guest can do.
@@ -116,6 +135,13 @@ pub(crate) fn layers(has_cgroups: bool, own_root: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn available_memory_is_read() {
+        let meminfo = "MemTotal:         489172 kB\nMemAvailable:      65536 kB\n";
+        assert_eq!(available(meminfo), Some(64 << 20));
+        assert_eq!(available("MemTotal: 1 kB\n"), None);
+    }
 
     #[test]
     fn defaults_leave_the_kernel_a_reserve() {
