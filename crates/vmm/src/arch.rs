@@ -167,8 +167,8 @@ mod tests {
         let line = kernel_command_line(BackendKind::Qemu, Accel::Tcg, Some(2_596_120), &config);
         assert_eq!(
             line,
-            "console=ttyS0 panic=-1 8250.nr_uarts=1 cryptomgr.notests i8042.noaux reboot=t i8042.nokbd i8042.nopnp \
-             i8042.nomux no_timer_check tsc=reliable tsc_early_khz=2596120 noreplace-smp norandmaps quiet loglevel=3 \
+            "console=ttyS0 panic=-1 8250.nr_uarts=1 cryptomgr.notests i8042.noaux psi=0 lsm=landlock,yama \
+             reboot=t i8042.nokbd i8042.nopnp i8042.nomux no_timer_check tsc=reliable tsc_early_khz=2596120 noreplace-smp norandmaps quiet loglevel=3 \
              runner.transport=serial runner.root=/dev/vda runner.rootfs=ext4 runner.mode=system systemd.unified_cgroup_hierarchy=1 \
              runner.scratch=/dev/vdb panic=5"
         );
