@@ -118,8 +118,9 @@ impl Parking {
             let ended: Vec<Parked> = std::mem::take(&mut *waiting).into_values().flatten().collect();
             drop(waiting);
             ended.iter().for_each(|parked| parked.cgroup.kill());
-            // Nobody has to wait until they are gone.
-            std::thread::spawn(move || drop(ended));
+            // Nobody has to wait until they are gone, unless there is no memory for a thread either: then they are dropped here.
+            let thread = std::thread::Builder::new().stack_size(crate::THREAD_STACK);
+            let _ = thread.spawn(move || drop(ended));
         }
     }
 
