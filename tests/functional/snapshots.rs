@@ -285,7 +285,7 @@ fn an_interrupted_build_leaves_nothing() {
     for signal in [Signal::INT, Signal::TERM] {
         let build = template(&host, &["build", "base"]).start();
         build.wait_for("its machine boots", || has_draft(&host.state()).then_some(()));
-        // Before there was a draft, it would have been one that was asked for its version.
+        // Earlier this could have been a VMM that was only asked for its version.
         let _ = build.vmm();
         build.signal(signal);
         let refusal = build.finish().refusal_line();

@@ -46,6 +46,7 @@ pub(super) fn run(emulator: &Emulator, commands: &[Vec<String>]) -> anyhow::Resu
         let mut run = emulator.run(index)?;
         if let End::Died(how) = run.end {
             eprintln!("\nTHE EMULATED HOST DIED ({how}), NOT A TEST. ONCE MORE FROM THE START: {name}");
+            summary.forget(&run);
             run = emulator.run(index)?;
         }
         summary.add(&name, &run);
@@ -95,12 +96,20 @@ fn name(command: &[String]) -> String {
 struct Summary {
     counts: Counts,
     failures: Vec<String>,
+    /// What failed on a host that died after it; not counted, because it was run once more.
+    forgotten: Vec<String>,
     skips: BTreeSet<String>,
     /// The highest one.
     status: u8,
 }
 
 impl Summary {
+    /// Keeps of a run that is repeated only which tests had failed: the host may have been the reason, or the test.
+    fn forget(&mut self, run: &Run) {
+        let failed = run.output.lines().filter_map(failed_test);
+        self.forgotten.extend(failed.map(str::to_owned));
+    }
+
     /// Adds one run, of which `name` says what it was.
     fn add(&mut self, name: &str, run: &Run) {
         let before = self.counts.failed;
@@ -129,12 +138,15 @@ impl Summary {
             self.counts.add(counts);
         } else if let Some(skip) = line.strip_prefix("SKIP: ") {
             self.skips.insert(skip.to_owned());
-        } else if let Some(test) = line.strip_prefix("test ")
-            && let Some(test) = test.strip_suffix(" ... FAILED")
-        {
+        } else if let Some(test) = failed_test(line) {
             self.failures.push(test.to_owned());
         }
     }
+}
+
+/// The test that libtest's line says has failed.
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// As `cargo xtask test` ends, with the names of what failed.
@@ -143,6 +155,9 @@ impl fmt::Display for Summary {
         writeln!(f)?;
         for failure in &self.failures {
             writeln!(f, "FAILED: {failure}")?;
+        }
+        for failure in &self.forgotten {
+            writeln!(f, "FAILED BEFORE ITS HOST DIED, RUN AGAIN: {failure}")?;
         }
         for skip in &self.skips {
             writeln!(f, "SKIP: {skip}")?;
@@ -231,6 +246,19 @@ mod tests {
         assert_eq!(
             summary.to_string(),
             "\nFAILED: b::one\nSKIP: a::two: no such thing here\n4 passed, 1 failed, 1 skipped"
+        );
+    }
+
+    #[test]
+    fn what_failed_before_its_host_died_is_told_but_not_counted() {
+        let mut summary = Summary::default();
+        summary.forget(&run(died(), "test b::one ... FAILED\ntest b::two ... ok\n"));
+        summary.add("a", &run(End::Exit(0), GOOD));
+        assert_eq!(summary.status, 0);
+        assert_eq!(
+            summary.to_string(),
+            "\nFAILED BEFORE ITS HOST DIED, RUN AGAIN: b::one\nSKIP: a::two: no such thing here\n\
+             1 passed, 0 failed, 1 skipped"
         );
     }
 
