@@ -17,6 +17,8 @@ use crate::counts::Counts;
 
 /// How many emulated hosts share the suite. Each has snapshots to build first.
 const GROUPS: usize = 5;
+/// What precedes the names of a group's tests. Why one failed is told at once: at the end, the host may not be there any more.
+const OPTIONS: [&str; 2] = ["--nocapture", "--exact"];
 /// What a run ends with that has lost its emulated host: libtest's own for tests that failed.
 const LOST: u8 = 101;
 
@@ -30,11 +32,13 @@ pub(super) fn commands(functional: &Path) -> anyhow::Result<Vec<Vec<String>>> {
     if tests.is_empty() {
         bail!("{} --list: {}, no test", functional.display(), listed.status);
     }
-    let command = |group: Vec<String>| {
-        let options = [SUITE, "--exact"].map(str::to_owned);
-        options.into_iter().chain(group).collect()
-    };
     Ok(groups(&tests, GROUPS).into_iter().map(command).collect())
+}
+
+/// The command that runs a group.
+fn command(group: Vec<String>) -> Vec<String> {
+    let before = [SUITE].into_iter().chain(OPTIONS).map(str::to_owned);
+    before.chain(group).collect()
 }
 
 /// Runs each of the emulator's commands, says what came of all, and returns the exit status of all.
@@ -82,13 +86,13 @@ fn groups(tests: &[String], most: usize) -> Vec<Vec<String>> {
 
 /// What to call a command: the modules that it has tests of, or what the user gave.
 fn name(command: &[String]) -> String {
-    let mut words: Vec<&str> = command.iter().skip(1).map(String::as_str).collect();
-    if words.first() == Some(&"--exact") {
-        words.remove(0);
-        words = words.into_iter().map(module).collect();
-        words.dedup();
-    }
-    words.join(" ")
+    let words: Vec<&str> = command.iter().skip(1).map(String::as_str).collect();
+    let Some(tests) = words.strip_prefix(&OPTIONS) else {
+        return words.join(" ");
+    };
+    let mut modules: Vec<&str> = tests.iter().map(|test| module(test)).collect();
+    modules.dedup();
+    modules.join(" ")
 }
 
 /// What came of all runs.
@@ -193,7 +197,7 @@ mod tests {
     fn groups_are_even_and_divide_no_module() {
         let all = tests(&[("a", 3), ("b", 9), ("c", 1), ("d", 2), ("e", 20), ("f", 5)]);
         let groups = groups(&all, 5);
-        let modules: Vec<String> = groups.iter().map(|group| name(&command(group))).collect();
+        let modules: Vec<String> = groups.iter().map(|group| name(&command(group.clone()))).collect();
         assert_eq!(modules, ["a b", "c d", "e", "f"]);
         assert_eq!(groups.concat(), all, "every test once");
     }
@@ -204,11 +208,6 @@ mod tests {
         assert_eq!(groups(&[], 5).len(), 0);
         assert_eq!(groups(&tests(&[("a", 1), ("b", 1)]), 5).len(), 2);
         assert_eq!(groups(&tests(&[("a", 4), ("b", 4)]), 1).len(), 1);
-    }
-
-    fn command(group: &[String]) -> Vec<String> {
-        let options = [SUITE, "--exact"].map(str::to_owned);
-        options.into_iter().chain(group.iter().cloned()).collect()
     }
 
     #[test]
