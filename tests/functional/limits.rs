@@ -83,7 +83,7 @@ fn processes() {
 fn memory() {
     let host = Host::new();
     let code = "hog = []\nwhile True: hog.append(bytearray(b'x') * (8 << 20))";
-    let answer = host.run("python", code).args(["--timeout", "60"]).answer();
+    let answer = host.run("python", code).time_enough(60).answer();
     let answer = answer.ended_by("oom", 137);
     let peak = answer.json["termination"]["peak_bytes"].as_u64().unwrap();
     assert!(peak > 128 << 20, "{peak} bytes");

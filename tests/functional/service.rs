@@ -138,7 +138,7 @@ fn jobs_end_as_they_do_without_it() {
         .answer()
         .ended_by("timeout", 124);
     let hog = "hog = []\nwhile True: hog.append(bytearray(b'x') * (8 << 20))";
-    let hog = host.run("python", hog).args(["--timeout", "60"]);
+    let hog = host.run("python", hog).time_enough(60);
     hog.answer().ended_by("oom", 137);
     let killed = host.run("bash", "sleep 60").args(["--timeout", "1"]).finish();
     assert_eq!(killed.code(), 124);

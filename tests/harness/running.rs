@@ -89,6 +89,13 @@ impl Run {
         self
     }
 
+    /// Adds a `--timeout` for code that is to end by something else before: so many seconds, or as many times more as this
+    /// machine is slower.
+    pub fn time_enough(self, seconds: u32) -> Self {
+        let seconds = f64::from(seconds) * patience();
+        self.arg("--timeout").arg(seconds.to_string())
+    }
+
     /// How long it may take.
     pub fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
