@@ -158,7 +158,9 @@ impl Sandbox {
         let answered = guarded(answered, self.machine.failed(), deadline).await;
         let mut response = match answered {
             Some(Ok(response)) => response,
-            Some(Err(EngineError::Vmm(VmmError::Died { .. }))) if submitted => self.crashed(request),
+            Some(Err(EngineError::Vmm(death @ VmmError::Died { .. }))) if submitted => {
+                self.crashed(request, &death)
+            }
             Some(Err(error)) => return Err(error),
             None => return Err(silent("the job", asked, &self.console())),
         };
@@ -185,7 +187,11 @@ impl Sandbox {
         self.machine.shutdown().await
     }
 
-    fn crashed(&self, request: &JobRequest) -> JobResponse {
+    fn crashed(&self, request: &JobRequest, death: &VmmError) -> JobResponse {
+        tracing::warn!(
+            trace_id = request.trace_id,
+            "The machine died under its job. {death}"
+        );
         let console = self.console().tail_lines(CRASH_LINES);
         JobResponse {
             trace_id: request.trace_id.clone(),
