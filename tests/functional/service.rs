@@ -214,6 +214,39 @@ fn bad_requests_are_problems() {
 }
 
 #[test]
+fn jobs_wait_for_their_turn_or_are_told_when_to_come_again() {
+    let host = Host::new();
+    let service = host.serve(&["--pool", "0", "--prespawned", "0", "--jobs", "1", "--queue", "1"]);
+    service.wait_until_ready();
+    let jobs = || service.get("/readyz").json()["jobs"].clone();
+    let mut first = service.events(&json!({ "lang": "bash", "code": "echo running; sleep 60" }));
+    assert!(first.any(|moment| moment.event == "stdout"));
+    let post = |job: Value| service.post("/v1/execute", job.to_string().as_bytes());
+    let impatient = post(json!({ "lang": "bash", "code": ECHO, "queue_timeout": 0 }));
+    impatient.refusal(503).is("queue_full", "it would wait for about");
+    let invalid = post(json!({ "lang": "bash", "code": ECHO, "queue_timeout": -1 }));
+    invalid.refusal(400).is("invalid_request", "queue_timeout");
+    thread::scope(|scope| {
+        let second = scope.spawn(|| service.execute(&echo()));
+        service.wait_until("it waits", || jobs() == json!({ "running": 1, "waiting": 1 }));
+        let third = post(echo());
+        third.refusal(503).is("queue_full", "the queue is full");
+        assert!(third.retry_after.is_some_and(|seconds| seconds > 0));
+        // Who hangs up makes room.
+        drop(first);
+        let second = second.join().unwrap();
+        assert!(
+            second.json["timings"]["queue"].as_f64().unwrap() > 0.0,
+            "{:?}",
+            second.json
+        );
+        second.printed("hi\n").exited(0);
+    });
+    assert_eq!(jobs(), json!({ "running": 0, "waiting": 0 }));
+    service.stop();
+}
+
+#[test]
 fn a_pool_over_the_memory_budget_is_refused() {
     let host = Host::new();
     let serve = host

@@ -179,6 +179,8 @@ pub struct Reply {
     pub status: u16,
     /// The content type; empty without one.
     pub content_type: String,
+    /// After how many seconds to come again, where it says so.
+    pub retry_after: Option<u64>,
     /// The rest.
     pub body: Vec<u8>,
 }
@@ -192,11 +194,12 @@ impl Reply {
         };
         let status = line();
         let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let mut content_type = String::new();
+        let (mut content_type, mut retry_after) = (String::new(), None);
         loop {
             let header = line().to_ascii_lowercase();
             match header.split_once(": ") {
                 Some(("content-type", value)) => value.clone_into(&mut content_type),
+                Some(("retry-after", value)) => retry_after = value.parse().ok(),
                 Some(_) => {}
                 None => break,
             }
@@ -207,6 +210,7 @@ impl Reply {
         Self {
             status: status.expect("a status line"),
             content_type,
+            retry_after,
             body,
         }
     }

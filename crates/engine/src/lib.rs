@@ -13,6 +13,7 @@ mod conversation;
 mod error;
 mod identity;
 pub mod pool;
+pub mod queue;
 mod sandbox;
 mod shape;
 mod template;

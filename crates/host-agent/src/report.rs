@@ -55,7 +55,12 @@ pub(crate) fn timeline(timings: &Timings) -> String {
         ("execute", timings.execute),
         ("shutdown", timings.shutdown),
     ];
-    let phases: Vec<_> = start.iter().copied().chain(job).collect();
+    let queue = timings.queue.map(|waited| ("queue", Some(waited)));
+    let phases: Vec<_> = queue
+        .into_iter()
+        .chain(start.iter().copied())
+        .chain(job)
+        .collect();
     let whole: f64 = phases.iter().filter_map(|(_, took)| *took).sum();
     let mut text = String::new();
     let mut begun = 0.0;

@@ -1,22 +1,24 @@
 //! What `serve` does with a job, whoever brought it.
 //!
 //! ```text
-//! ExecuteRequest ─► checked ─► its turn ─► pool ─────────────► exec ─► answer ─► destroyed
-//!                                 └─ no snapshot of it: boot ──►┘
+//! ExecuteRequest ─► checked ─► its turn, or refused ─► pool ─────────────► exec ─► answer ─► destroyed
+//!                                            └─ no snapshot of it: boot ──►┘
 //! builder: missing or stale snapshot ─► build ─► Pool::install; the pool is without that template meanwhile, or has the old one
 //! ```
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::pool::policy::{BackoffPolicy, KeyConfig, Limits, Status};
 use engine::pool::{Leased, Pool, sensible_concurrency};
+use engine::queue::Turns;
+use engine::queue::policy::{Config, Refused, Share};
 use engine::{EngineError, Sandbox};
+use protocol::limits::MAX_TIMEOUT;
 use protocol::{ErrorCode, Event, HostError, JobRequest, JobResponse, Language};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use vmm::RuntimeDir;
 
 use crate::app::App;
@@ -37,7 +39,13 @@ const IDLE: Duration = Duration::from_secs(300);
 const LEAST: usize = 2;
 const MOST: usize = 16;
 /// Jobs that run at a time, for each processor: what waits longer would not be done sooner by running.
-const JOBS_PER_PROCESSOR: usize = 4;
+const JOBS_PER_PROCESSOR: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+/// How long a job waits for its turn where it does not say: its client can hang up at any time.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// How long a job has a machine, until one was seen.
+const SERVICE_TIME: Duration = Duration::from_secs(1);
+/// Whose jobs all are, until there are keys.
+const LOCAL: &str = "local";
 /// How often snapshots are looked at.
 const REVIEW: Duration = Duration::from_secs(60);
 /// After a build that failed.
@@ -57,6 +65,9 @@ pub(crate) struct ExecuteRequest {
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_mib: Option<u32>,
+    /// Seconds that it may wait for its turn, at most and by default 3600. One that would wait longer is refused at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) queue_timeout: Option<f64>,
     /// The kernel and VMM that the job insists on; the service's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) only: Option<Only>,
@@ -79,6 +90,17 @@ impl Only {
 }
 
 impl ExecuteRequest {
+    fn patience(&self) -> Result<Duration, HostError> {
+        let Some(seconds) = self.queue_timeout else {
+            return Ok(PATIENCE);
+        };
+        let in_range = (0.0..=MAX_TIMEOUT).contains(&seconds);
+        in_range.then(|| Duration::from_secs_f64(seconds)).ok_or_else(|| {
+            let cause = format!("queue_timeout is {seconds}, not from 0 to {MAX_TIMEOUT} seconds");
+            HostError::new(ErrorCode::InvalidRequest, cause)
+        })
+    }
+
     /// Why `body` is no request, as precisely as can be said.
     pub(crate) fn refusal(body: &[u8], error: &serde_json::Error) -> HostError {
         let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
@@ -101,7 +123,8 @@ pub(crate) struct Service {
     args: ServeArgs,
     /// The names of the templates whose root filesystems are there; jobs in others are refused.
     templates: Vec<&'static str>,
-    turns: Semaphore,
+    turns: Turns<&'static str>,
+    share: Share,
     /// Templates that boot for each job at the moment, and why.
     slow: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -113,6 +136,46 @@ pub(crate) struct Readiness {
     ready: bool,
     /// Templates that boot for each job at the moment, and why.
     slow: BTreeMap<&'static str, String>,
+    jobs: Jobs,
+}
+
+/// How many jobs there are.
+#[derive(Debug, Serialize)]
+struct Jobs {
+    running: usize,
+    waiting: usize,
+}
+
+/// Why a job did not run.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) error: HostError,
+    /// About when there will be room, where that was missing.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl<E: Into<HostError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            retry_after: None,
+        }
+    }
+}
+
+impl Refusal {
+    fn busy(refused: &Refused) -> Self {
+        // A second is as exactly as it is known, and as HTTP says it.
+        let wait = Duration::from_secs(refused.wait().as_secs().saturating_add(1));
+        let remedy = format!(
+            "try again in {} s; --jobs and --queue of the service say how many it takes",
+            wait.as_secs()
+        );
+        Self {
+            error: HostError::new(ErrorCode::QueueFull, refused.to_string()).remedy(remedy),
+            retry_after: Some(wait),
+        }
+    }
 }
 
 impl Service {
@@ -137,13 +200,25 @@ impl Service {
             backoff: BackoffPolicy::default(),
         };
         let pool = Pool::start(limits, runtime.clone());
+        let concurrent = args
+            .jobs
+            .unwrap_or_else(|| sensible_concurrency().saturating_mul(JOBS_PER_PROCESSOR));
         let service = Arc::new(Self {
             app,
             runtime,
             pool,
-            args,
             templates,
-            turns: Semaphore::new(sensible_concurrency().get() * JOBS_PER_PROCESSOR),
+            turns: Turns::new(Config {
+                concurrent,
+                capacity: args.queue,
+                service_time: SERVICE_TIME,
+            }),
+            share: Share {
+                weight: NonZeroU32::MIN,
+                concurrent: usize::MAX,
+                capacity: usize::MAX,
+            },
+            args,
             slow: Mutex::default(),
         });
         // A target that cannot be met is known before there is anything to restore.
@@ -164,14 +239,17 @@ impl Service {
         &self,
         mut request: ExecuteRequest,
         on_event: impl FnMut(Event) + Send,
-    ) -> Result<JobResponse, HostError> {
+    ) -> Result<JobResponse, Refusal> {
         let accepted = Instant::now();
         if request.job.trace_id.is_empty() {
             request.job.trace_id = random_trace_id();
         }
         let trace_id = request.job.trace_id.clone();
         let answered = self.run(&request, accepted, on_event).await;
-        answered.map_err(|error| error.trace_id(trace_id))
+        answered.map_err(|refusal| Refusal {
+            error: refusal.error.trace_id(trace_id),
+            ..refusal
+        })
     }
 
     async fn run(
@@ -179,11 +257,12 @@ impl Service {
         request: &ExecuteRequest,
         accepted: Instant,
         on_event: impl FnMut(Event) + Send,
-    ) -> Result<JobResponse, HostError> {
+    ) -> Result<JobResponse, Refusal> {
         request.job.validate()?;
         let machine = self.machine(request)?;
-        // Never closed.
-        let _turn = self.turns.acquire().await;
+        let patience = request.patience()?;
+        let turn = self.turns.take(&LOCAL, self.share, patience).await;
+        let turn = turn.map_err(|refused| Refusal::busy(&refused))?;
         let mut sandbox = self.sandbox(request, &machine).await?;
         let leased = Instant::now();
         let mut response = sandbox.exec(&request.job, on_event).await?;
@@ -191,13 +270,14 @@ impl Service {
         // The answer does not wait for it.
         tokio::spawn(sandbox.destroy());
         if let Some(error) = response.error.take() {
-            return Err(error);
+            return Err(error.into());
         }
         if let Some(timings) = &mut response.timings {
             let execute = Duration::from_secs_f64(timings.execute.unwrap_or_default().max(0.0) / 1e3);
             let host =
                 answered.saturating_duration_since(leased).saturating_sub(execute) + answered.elapsed();
-            let waited = leased - accepted;
+            let waited = (leased - accepted).saturating_sub(turn.waited());
+            timings.queue = Some(milliseconds(turn.waited()));
             timings.host = Some(milliseconds(if timings.path.as_deref() == Some("pool") {
                 host + waited
             } else {
@@ -271,6 +351,10 @@ impl Service {
         Readiness {
             ready: true,
             slow: self.slow().clone(),
+            jobs: Jobs {
+                running: self.turns.running(),
+                waiting: self.turns.waiting(),
+            },
         }
     }
 

@@ -73,6 +73,7 @@ error_codes! {
     GuestSilent = "guest_silent", "The guest did not answer in time.", "look at the guest's console with --keep-console";
     GuestProtocol = "guest_protocol", "The guest sent something that is not the protocol.", "the guest may be compromised or the image too old; run `host-agent setup --force`";
     ServiceMismatch = "service_mismatch", "The service cannot make the machine that the job insists on.", "run with --cold, which goes without the service";
+    QueueFull = "queue_full", "More jobs wait than the service takes, or this one would wait longer than it can.", "try again later, or start the service with larger --jobs or --queue";
     Cancelled = "cancelled", "The job was interrupted.", "run it again";
     Internal = "internal", "A fault of host-agent itself.", "please report it with the trace id";
     // The guest-runner.

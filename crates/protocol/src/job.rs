@@ -360,6 +360,9 @@ pub struct Timings {
     /// How the machine came to be: `cold`, `restore` or `pool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Waiting for the job's turn in a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<f64>,
     /// Starting the VMM process until it takes commands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmm_spawn: Option<f64>,

@@ -1,5 +1,6 @@
 //! `host-agent template`, `signing-key` and `serve`, as typed.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -105,6 +106,12 @@ pub(crate) struct ServeArgs {
     /// Memory that ready machines may take together, as in 512M or 2G [default: a quarter of what is available]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_budget: Option<String>,
+    /// Jobs to run at a time [default: 4 for each processor]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// Jobs that may wait for their turn; further ones are refused, and told when to come again
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    pub(crate) queue: usize,
     /// Hours after which a template is built anew
     #[arg(long, value_name = "HOURS", default_value_t = 24.0)]
     pub(crate) rebuild_after: f64,

@@ -129,6 +129,7 @@ impl Run<'_> {
             template: self.args.template.clone(),
             vcpus: Some(self.machine.vcpus),
             memory_mib: Some(self.machine.memory_mib),
+            queue_timeout: None,
             only: Some(Only::of(self.machine)),
         };
         let (output, written) = output::start().map_err(cannot("start a thread"))?;

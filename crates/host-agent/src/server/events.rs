@@ -8,12 +8,12 @@ use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
-use protocol::{Event, HostError, JobResponse};
+use protocol::{Event, JobResponse};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::service::{ExecuteRequest, Service};
+use crate::service::{ExecuteRequest, Refusal, Service};
 
 /// As requests accept it and answers name it.
 pub(crate) const CONTENT_TYPE: &str = "text/event-stream";
@@ -59,10 +59,10 @@ fn line(event: &Event) -> Bytes {
     }
 }
 
-fn last(answered: Result<JobResponse, HostError>) -> Bytes {
+fn last(answered: Result<JobResponse, Refusal>) -> Bytes {
     match answered {
         Ok(response) => encode(RESULT, &response),
-        Err(error) => encode(ERROR, &error),
+        Err(refusal) => encode(ERROR, &refusal.error),
     }
 }
 

@@ -152,7 +152,7 @@ async fn execute(
     }
     match service.execute(request, |_| {}).await {
         Ok(response) => json(&response),
-        Err(error) => problem::of(&error),
+        Err(refusal) => problem::of_refusal(&refusal),
     }
 }
 

@@ -1,13 +1,25 @@
 //! Errors over HTTP: `application/problem+json` (RFC 9457) with our code, cause and remedy.
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use protocol::{ErrorCode, HostError};
 use serde_json::json;
 
+use crate::service::Refusal;
+
 /// The answer to a request that failed, with the status that its code calls for.
 pub(super) fn of(error: &HostError) -> Response {
     problem(status(error.code), error)
+}
+
+/// The answer to a job that did not run, which says when there will be room (RFC 9110, section 10.2.3).
+pub(super) fn of_refusal(refusal: &Refusal) -> Response {
+    let mut response = of(&refusal.error);
+    if let Some(after) = refusal.retry_after {
+        let seconds = HeaderValue::from(after.as_secs());
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
 }
 
 /// The same with another status.
