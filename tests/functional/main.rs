@@ -8,6 +8,7 @@ mod foreign;
 mod guest;
 mod hostile;
 mod input;
+mod keys;
 mod languages;
 mod limits;
 mod many;

@@ -2,7 +2,9 @@
 //!
 //! HTTP/1.0 (RFC 1945): an answer ends where the connection does, so that a stream of events needs no decoding.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
@@ -55,6 +57,30 @@ impl Service {
     /// `POST PATH`
     pub fn post(&self, path: &str, body: &[u8]) -> Reply {
         Reply::read(self.send("POST", path, body, ""))
+    }
+
+    /// Where it listens for clients with a key.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn address(&self) -> SocketAddr {
+        let said = self.running.stderr_text();
+        let address = said
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next());
+        let address = address.and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("no address in {said}"))
+    }
+
+    /// A request over TCP, with these header lines.
+    pub fn over_tcp(&self, method: &str, path: &str, body: &[u8], headers: &str) -> Reply {
+        let connection = TcpStream::connect(self.address()).expect("the service listens");
+        let deadline = Some(DEADLINE.mul_f64(patience()));
+        connection
+            .set_read_timeout(deadline)
+            .expect("a socket takes a timeout");
+        Reply::read(send(connection, method, path, body, headers))
     }
 
     /// Runs a job.
@@ -144,21 +170,23 @@ impl Service {
     }
 
     fn send(&self, method: &str, path: &str, body: &[u8], headers: &str) -> BufReader<UnixStream> {
-        let mut connection = UnixStream::connect(&self.socket).expect("the service listens");
+        let connection = UnixStream::connect(&self.socket).expect("the service listens");
         let deadline = Some(DEADLINE.mul_f64(patience()));
         connection
             .set_read_timeout(deadline)
             .expect("a socket takes a timeout");
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        // A service that refuses a request need not read all of it.
-        let _ = connection
-            .write_all(head.as_bytes())
-            .and_then(|()| connection.write_all(body));
-        BufReader::new(connection)
+        send(connection, method, path, body, headers)
     }
+}
+
+fn send<S: Read + Write>(mut to: S, method: &str, path: &str, body: &[u8], headers: &str) -> BufReader<S> {
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    // A service that refuses a request need not read all of it.
+    let _ = to.write_all(head.as_bytes()).and_then(|()| to.write_all(body));
+    BufReader::new(to)
 }
 
 /// An event of a job.
@@ -179,14 +207,14 @@ pub struct Reply {
     pub status: u16,
     /// The content type; empty without one.
     pub content_type: String,
-    /// After how many seconds to come again, where it says so.
-    pub retry_after: Option<u64>,
+    /// All headers, with their names in small letters.
+    pub headers: BTreeMap<String, String>,
     /// The rest.
     pub body: Vec<u8>,
 }
 
 impl Reply {
-    fn read(mut connection: BufReader<UnixStream>) -> Self {
+    fn read(mut connection: impl BufRead) -> Self {
         let mut line = || {
             let mut line = String::new();
             connection.read_line(&mut line).expect("an answer");
@@ -194,25 +222,28 @@ impl Reply {
         };
         let status = line();
         let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let (mut content_type, mut retry_after) = (String::new(), None);
-        loop {
-            let header = line().to_ascii_lowercase();
-            match header.split_once(": ") {
-                Some(("content-type", value)) => value.clone_into(&mut content_type),
-                Some(("retry-after", value)) => retry_after = value.parse().ok(),
-                Some(_) => {}
-                None => break,
-            }
+        let mut headers = BTreeMap::new();
+        while let Some((name, value)) = line().split_once(": ") {
+            headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
         let mut body = Vec::new();
         // What was not read of a request that was refused shows as an error after the answer.
         let _ = connection.read_to_end(&mut body);
         Self {
             status: status.expect("a status line"),
-            content_type,
-            retry_after,
+            content_type: headers.get("content-type").cloned().unwrap_or_default(),
+            headers,
             body,
         }
+    }
+
+    /// A header that is a number.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn number(&self, header: &str) -> u64 {
+        let number = self.headers.get(header).and_then(|value| value.parse().ok());
+        number.unwrap_or_else(|| panic!("no number {header} in {:?}", self.headers))
     }
 
     /// The body as text.

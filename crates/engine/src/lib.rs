@@ -8,6 +8,7 @@
 //! whatever fails one of these ends the sandbox with an error that says so. Every wait has a deadline, and the death of
 //! the VMM ends any wait at once.
 
+pub mod admission;
 mod answer;
 mod conversation;
 mod error;

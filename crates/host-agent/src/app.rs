@@ -17,6 +17,7 @@ use vmm::{Accel, Filesystem, Init, MachineConfig, RootDrive, RuntimeDir, VmId, V
 
 use crate::cli::GlobalArgs;
 use crate::env_vars;
+use crate::keys::Keyring;
 use crate::machine::{Machine, Root};
 use crate::output::complain;
 use crate::progress::Shown;
@@ -78,6 +79,11 @@ impl App {
     /// Where `serve` listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.runtime.join("agent.sock")
+    }
+
+    /// The API keys.
+    pub(crate) fn keyring(&self) -> Keyring {
+        Keyring::new(self.store.root())
     }
 
     /// Where VMMs are looked for.

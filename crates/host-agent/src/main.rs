@@ -7,6 +7,7 @@ mod commands;
 mod env_vars;
 mod interrupts;
 mod job;
+mod keys;
 mod machine;
 mod output;
 mod progress;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => commands::setup::setup(&global, args),
         Command::Serve(args) => commands::serve::serve(&global, args),
         Command::Template(command) => commands::template::template(&global, command),
+        Command::ApiKey(command) => commands::api_key::api_key(&global, command),
         Command::SigningKey(command) => commands::signing_key::signing_key(&global, command),
         Command::Doctor { kernel } => commands::doctor::doctor(&global, kernel.as_deref()),
         Command::InjectGuestRunner(args) => commands::inject_guest_runner::inject_guest_runner(&global, args),

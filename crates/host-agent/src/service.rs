@@ -11,10 +11,11 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use engine::admission::Tenant;
 use engine::pool::policy::{BackoffPolicy, KeyConfig, Limits, Status};
 use engine::pool::{Leased, Pool, sensible_concurrency};
 use engine::queue::Turns;
-use engine::queue::policy::{Config, Refused, Share};
+use engine::queue::policy::{Config, Refused};
 use engine::{EngineError, Sandbox};
 use protocol::limits::MAX_TIMEOUT;
 use protocol::{ErrorCode, Event, HostError, JobRequest, JobResponse, Language};
@@ -25,6 +26,7 @@ use crate::app::App;
 use crate::cli::{MachineArgs, ServeArgs};
 use crate::commands::run::{milliseconds, random_trace_id};
 use crate::machine::{self, Machine, Root};
+use crate::server::caller::Caller;
 use crate::snapshots;
 
 /// What an idle clone takes until one has been weighed: that of an emulated one that was warmed, rounded up.
@@ -44,8 +46,8 @@ const JOBS_PER_PROCESSOR: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// How long a job has a machine, until one was seen.
 const SERVICE_TIME: Duration = Duration::from_secs(1);
-/// Whose jobs all are, until there are keys.
-const LOCAL: &str = "local";
+/// Connections beyond those whose jobs run or wait.
+const SPARE_CONNECTIONS: usize = 128;
 /// How often snapshots are looked at.
 const REVIEW: Duration = Duration::from_secs(60);
 /// After a build that failed.
@@ -123,8 +125,8 @@ pub(crate) struct Service {
     args: ServeArgs,
     /// The names of the templates whose root filesystems are there; jobs in others are refused.
     templates: Vec<&'static str>,
-    turns: Turns<&'static str>,
-    share: Share,
+    concurrent: NonZeroUsize,
+    turns: Turns<Tenant>,
     /// Templates that boot for each job at the moment, and why.
     slow: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -208,16 +210,12 @@ impl Service {
             runtime,
             pool,
             templates,
+            concurrent,
             turns: Turns::new(Config {
                 concurrent,
                 capacity: args.queue,
                 service_time: SERVICE_TIME,
             }),
-            share: Share {
-                weight: NonZeroU32::MIN,
-                concurrent: usize::MAX,
-                capacity: usize::MAX,
-            },
             args,
             slow: Mutex::default(),
         });
@@ -237,6 +235,7 @@ impl Service {
     /// Why it did not run.
     pub(crate) async fn execute(
         &self,
+        caller: &Caller,
         mut request: ExecuteRequest,
         on_event: impl FnMut(Event) + Send,
     ) -> Result<JobResponse, Refusal> {
@@ -245,7 +244,7 @@ impl Service {
             request.job.trace_id = random_trace_id();
         }
         let trace_id = request.job.trace_id.clone();
-        let answered = self.run(&request, accepted, on_event).await;
+        let answered = self.run(caller, &request, accepted, on_event).await;
         answered.map_err(|refusal| Refusal {
             error: refusal.error.trace_id(trace_id),
             ..refusal
@@ -254,14 +253,19 @@ impl Service {
 
     async fn run(
         &self,
+        caller: &Caller,
         request: &ExecuteRequest,
         accepted: Instant,
         on_event: impl FnMut(Event) + Send,
     ) -> Result<JobResponse, Refusal> {
         request.job.validate()?;
         let machine = self.machine(request)?;
+        check_allowance(caller, &request.job, &machine)?;
         let patience = request.patience()?;
-        let turn = self.turns.take(&LOCAL, self.share, patience).await;
+        let turn = self
+            .turns
+            .take(&caller.tenant, caller.allowance.share(), patience)
+            .await;
         let turn = turn.map_err(|refused| Refusal::busy(&refused))?;
         let mut sandbox = self.sandbox(request, &machine).await?;
         let leased = Instant::now();
@@ -340,6 +344,14 @@ impl Service {
         let vmm = self.app.vmm(machine, &parts.boot.kernel, &self.runtime).await?;
         let sandbox = self.app.boot(&vmm, machine, parts, None, &self.runtime).await?;
         Ok(Lease::Cold(Box::new(sandbox)))
+    }
+
+    /// How many clients may be connected.
+    pub(crate) fn most_connections(&self) -> usize {
+        self.concurrent
+            .get()
+            .saturating_add(self.args.queue)
+            .saturating_add(SPARE_CONNECTIONS)
     }
 
     /// The pool, as it was a moment ago.
@@ -453,6 +465,23 @@ impl Service {
     fn slow(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the key of whoever brings it lets a job have what it wants.
+fn check_allowance(caller: &Caller, job: &JobRequest, machine: &Machine) -> Result<(), HostError> {
+    let allowance = &caller.allowance;
+    if let Some(most) = allowance.max_timeout.filter(|most| job.timeout > *most) {
+        let cause = format!("the timeout is {} s, and the key allows {most}", job.timeout);
+        return Err(HostError::new(ErrorCode::InvalidTimeout, cause).remedy("ask for less"));
+    }
+    if let Some(most) = allowance.max_memory_mib.filter(|most| machine.memory_mib > *most) {
+        let cause = format!(
+            "the machine has {} MiB of memory, and the key allows {most}",
+            machine.memory_mib
+        );
+        return Err(HostError::new(ErrorCode::Forbidden, cause).remedy("ask for less with memory_mib"));
+    }
+    Ok(())
 }
 
 /// A machine for one job.

@@ -1,5 +1,6 @@
 //! What a user may type: clap's types, and nothing that they do.
 
+mod api_key;
 mod run;
 mod template;
 
@@ -9,6 +10,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use api_key::{ApiKeyCommand, CreateKeyArgs};
 pub(crate) use run::{Backend, MachineArgs, RunArgs};
 pub(crate) use template::{ServeArgs, SigningKeyCommand, TemplateBuildArgs, TemplateCommand};
 
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     /// Freeze machines with interpreters that wait, so that jobs start in a fraction of a boot
     #[command(subcommand, after_help = template::TEMPLATE_EXAMPLES)]
     Template(TemplateCommand),
+    /// The keys that clients of `serve --listen` need
+    #[command(subcommand, after_help = api_key::API_KEY_EXAMPLES)]
+    ApiKey(ApiKeyCommand),
     /// The keys that snapshots are signed with
     #[command(subcommand, after_help = template::SIGNING_KEY_EXAMPLES)]
     SigningKey(SigningKeyCommand),

@@ -1,5 +1,6 @@
 //! `host-agent template`, `signing-key` and `serve`, as typed.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -106,6 +107,9 @@ pub(crate) struct ServeArgs {
     /// Memory that ready machines may take together, as in 512M or 2G [default: a quarter of what is available]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_budget: Option<String>,
+    /// Also listen at this address of this machine, as in 127.0.0.1:8700, for clients with an API key; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<SocketAddr>,
     /// Jobs to run at a time [default: 4 for each processor]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) jobs: Option<NonZeroUsize>,

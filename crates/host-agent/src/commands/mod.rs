@@ -1,5 +1,6 @@
 //! What each command does, one file each.
 
+pub(crate) mod api_key;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod inject_guest_runner;

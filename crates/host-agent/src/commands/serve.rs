@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use protocol::{ErrorCode, HostError};
+use tokio::sync::watch;
 
 use super::fail;
 use crate::app::App;
 use crate::cli::{GlobalArgs, ServeArgs};
 use crate::commands::run::cannot;
 use crate::interrupts::Interrupts;
+use crate::keys::since_epoch;
 use crate::output::complain;
 use crate::server;
 use crate::service::Service;
@@ -38,15 +40,39 @@ fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), HostError> {
         })?;
         let _removed = Socket(socket.clone());
         let mut interrupts = Interrupts::new().map_err(cannot("watch for signals"))?;
+        let keyring = app.keyring();
+        let mut ports = Vec::new();
+        for address in &args.listen {
+            ports.push(server::bind_tcp(*address).await?);
+        }
+        if !ports.is_empty() && !keyring.current()?.any_good(since_epoch()) {
+            let cause = "--listen is for clients with a key, and there is none";
+            return Err(HostError::new(ErrorCode::Unauthorized, cause)
+                .remedy("make one with `host-agent api-key create NAME`"));
+        }
         let service = tokio::select! {
             service = Service::start(app, runtime, args.clone()) => service?,
             _ = interrupts.next() => return Ok(()),
         };
+        for port in &ports {
+            if let Ok(address) = port.local_addr() {
+                complain(format_args!(
+                    "Listening at http://{address}, for clients with a key"
+                ));
+            }
+        }
         complain(format_args!("Listening at {}", socket.display()));
-        let stop = async move {
+        let (stop, stopped) = watch::channel(false);
+        let served = server::serve(listener, ports, keyring, service.clone(), stopped);
+        let signalled = async {
             interrupts.next().await;
+            let _ = stop.send(true);
+            std::future::pending().await
         };
-        let served = server::serve(listener, service.clone(), stop).await;
+        let served = tokio::select! {
+            served = served => served,
+            never = signalled => never,
+        };
         service.drain().await;
         served.map_err(cannot("listen"))
     })

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::caller::Caller;
 use crate::service::{ExecuteRequest, Refusal, Service};
 
 /// As requests accept it and answers name it.
@@ -33,13 +34,13 @@ impl Drop for Job {
 }
 
 /// Runs a job and answers with its events as they come. What a reader has not taken yet is bounded by what a job may print.
-pub(super) fn response(service: Arc<Service>, mut request: ExecuteRequest) -> Response {
+pub(super) fn response(service: Arc<Service>, caller: Caller, mut request: ExecuteRequest) -> Response {
     request.job.stream = true;
     let (events, received) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         let passed = events.clone();
         let answered = service
-            .execute(request, move |event| drop(passed.send(line(&event))))
+            .execute(&caller, request, move |event| drop(passed.send(line(&event))))
             .await;
         let _ = events.send(last(answered));
     });

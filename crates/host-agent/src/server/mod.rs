@@ -1,41 +1,49 @@
 //! The HTTP of `serve`: requests become types, types become answers, and nothing else happens here.
 //!
 //! ```text
-//! agent.sock ─► peer is this user or root ─► POST /v1/execute ─► Service::execute ─► JSON
-//!                                        │                            └─ Event… ──► text/event-stream
-//!                                        └─► GET /healthz /readyz /v1/pool
+//! agent.sock ─► peer is this user or root ─┬─► POST /v1/execute ─► Service::execute ─► JSON
+//! --listen ───► API key, its rate ─────────┤                            └─ Event… ──► text/event-stream
+//!                                          └─► GET /healthz /readyz /v1/pool
 //! ```
 //!
 //! A client that goes away takes its job along: the handler is dropped, and with it the sandbox.
 
+pub(crate) mod caller;
+mod connections;
 pub(crate) mod events;
 mod problem;
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::connect_info::Connected;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use axum::serve::IncomingStream;
+use futures_util::future::try_join_all;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use protocol::limits::MAX_FRAME;
 use protocol::{ErrorCode, HostError};
-use rustix::process::{getegid, geteuid};
-use tokio::net::UnixListener;
-use tokio::net::unix::UCred;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
+use self::caller::{Caller, Door, Peer, check_key, check_peer};
 use self::problem::problem;
+use crate::keys::Keyring;
 use crate::service::{ExecuteRequest, Service};
 
+/// How long the body of a request may take to come.
+const BODY: Duration = Duration::from_secs(60);
 /// Who may connect: the owner and their group (where they can reach the directory).
 const SOCKET_MODE: u32 = 0o660;
 
@@ -56,59 +64,70 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers requests until `stop` resolves, and then until those under way have been answered.
+/// Binds a TCP port. Only this machine can reach it.
 ///
 /// # Errors
-/// The listener failed.
+/// The address is reachable from elsewhere, or cannot be used.
+pub(crate) async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, HostError> {
+    if !address.ip().is_loopback() {
+        let cause = format!(
+            "--listen {address} can be reached from other machines, and keys would cross the network in the clear"
+        );
+        return Err(HostError::new(ErrorCode::InvalidRequest, cause)
+            .remedy("listen at 127.0.0.1, and put a proxy with TLS before it"));
+    }
+    TcpListener::bind(address).await.map_err(|error| {
+        HostError::new(
+            ErrorCode::StateUnusable,
+            format!("cannot listen at {address}: {error}"),
+        )
+        .remedy("name another port, or end what listens there")
+    })
+}
+
+/// Answers requests until `stop` is set, and then until those under way have been answered. Over TCP they need a key.
+///
+/// # Errors
+/// A listener failed.
 pub(crate) async fn serve(
-    listener: UnixListener,
+    socket: UnixListener,
+    ports: Vec<TcpListener>,
+    keyring: Keyring,
     service: Arc<Service>,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let router = Router::new()
+    let stopped = || {
+        let mut stop = stop.clone();
+        async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+    };
+    let most = service.most_connections();
+    let local = routes(Arc::clone(&service)).layer(from_fn(check_peer));
+    let local = connections::serve(
+        socket,
+        most,
+        local,
+        |stream| Peer(stream.peer_cred().ok()),
+        stopped(),
+    );
+    let door = Arc::new(Door::new(keyring));
+    let remote = routes(service).layer(from_fn_with_state(door, check_key));
+    let remote = ports
+        .into_iter()
+        .map(|port| connections::serve(port, most, remote.clone(), |_| (), stopped()));
+    tokio::try_join!(local, try_join_all(remote)).map(drop)
+}
+
+fn routes(service: Arc<Service>) -> Router {
+    Router::new()
         .route("/v1/execute", post(execute))
         .route("/v1/pool", get(pool))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(no_such_resource)
         .method_not_allowed_fallback(no_such_method)
-        .layer(DefaultBodyLimit::max(MAX_FRAME))
-        .layer(from_fn(check_peer))
-        .with_state(service);
-    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>())
-        .with_graceful_shutdown(stop)
-        .await
-}
-
-/// Who is at the other end (SO_PEERCRED, unix(7)).
-#[derive(Debug, Clone)]
-struct Peer(Option<UCred>);
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self(stream.io().peer_cred().ok())
-    }
-}
-
-impl Peer {
-    /// Root, this user, or a member of this group by their first group.
-    fn is_allowed(&self) -> bool {
-        self.0.is_some_and(|peer| {
-            peer.uid() == 0 || peer.uid() == geteuid().as_raw() || peer.gid() == getegid().as_raw()
-        })
-    }
-}
-
-async fn check_peer(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
-    if peer.is_allowed() {
-        next.run(request).await
-    } else {
-        let cause = "this socket is for the user who runs the service";
-        problem(
-            StatusCode::FORBIDDEN,
-            &HostError::new(ErrorCode::InvalidRequest, cause),
-        )
-    }
+        .with_state(service)
 }
 
 async fn no_such_resource() -> Response {
@@ -123,34 +142,51 @@ async fn no_such_method() -> Response {
     problem(StatusCode::METHOD_NOT_ALLOWED, &error)
 }
 
-fn unread(rejection: &BytesRejection) -> Response {
-    let error = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+/// The body of a request: so long, and within so much time.
+async fn read(request: Request) -> Result<Bytes, Response> {
+    let too_long = || {
         let cause = format!("the request is over {MAX_FRAME} bytes");
-        HostError::new(ErrorCode::InvalidRequest, cause).remedy("send less, or less at a time")
-    } else {
-        let cause = format!("the request did not come whole: {rejection}");
-        HostError::new(ErrorCode::InvalidRequest, cause)
+        let error = HostError::new(ErrorCode::InvalidRequest, cause).remedy("send less, or less at a time");
+        problem(StatusCode::PAYLOAD_TOO_LARGE, &error)
     };
-    problem(rejection.status(), &error)
+    // One that says so beforehand is not waited for.
+    if request.body().size_hint().lower() > MAX_FRAME as u64 {
+        return Err(too_long());
+    }
+    let limited = Limited::new(request.into_body(), MAX_FRAME);
+    match timeout(BODY, limited.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Err(error)) => {
+            let cause = format!("the request did not come whole: {error}");
+            Err(problem::of(&HostError::new(ErrorCode::InvalidRequest, cause)))
+        }
+        Err(_) => {
+            let cause = format!("the request did not come whole within {} s", BODY.as_secs());
+            let error = HostError::new(ErrorCode::InvalidRequest, cause);
+            Err(problem(StatusCode::REQUEST_TIMEOUT, &error))
+        }
+    }
 }
 
 async fn execute(
     State(service): State<Arc<Service>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
 ) -> Response {
-    let body = match body {
+    let events = wants_events(request.headers());
+    let body = match read(request).await {
         Ok(body) => body,
-        Err(rejection) => return unread(&rejection),
+        Err(refused) => return refused,
     };
     let request: ExecuteRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return problem::of(&ExecuteRequest::refusal(&body, &error)),
     };
-    if wants_events(&headers) {
-        return events::response(service, request);
+    if events {
+        return events::response(service, caller, request);
     }
-    match service.execute(request, |_| {}).await {
+    match service.execute(&caller, request, |_| {}).await {
         Ok(response) => json(&response),
         Err(refusal) => problem::of_refusal(&refusal),
     }

@@ -46,6 +46,9 @@ const fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::InvalidTimeout
         | ErrorCode::LanguageMissing
         | ErrorCode::LimitUnsupported => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::CodeTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::GuestSilent | ErrorCode::GuestProtocol | ErrorCode::VmmDied => StatusCode::BAD_GATEWAY,
         ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
