@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Make what is missing: kernel, root filesystems, and if asked for, fetch Firecracker
     Setup(SetupArgs),
-    /// Keep machines ready and run jobs that come over a Unix socket; `run` finds it by itself
+    /// Keep machines ready and run jobs that come over HTTP, on a Unix socket that `run` finds by itself
     #[command(after_help = template::SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Freeze machines with interpreters that wait, so that jobs start in a fraction of a boot

@@ -31,6 +31,10 @@ Examples:
   curl --unix-socket /run/runner-codes/agent.sock http://localhost/v1/execute \\
        --json '{\"lang\":\"python\",\"code\":\"print(42)\"}'
 
+  host-agent api-key create acme        prints a key; with it, over TCP:
+  host-agent serve --listen 127.0.0.1:8700
+  curl http://127.0.0.1:8700/v1/execute -H \"Authorization: Bearer $KEY\" --json '{\"lang\":\"bash\",\"code\":\"id\"}'
+
 It ends on the first Ctrl-C or SIGTERM, when the jobs that are under way have ended.";
 
 /// `host-agent template`
