@@ -1,5 +1,6 @@
 //! API keys, and what `serve --listen` does for who has one.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -96,6 +97,49 @@ fn only_a_good_key_opens_the_port() {
     assert_eq!(text.lines().count(), 4, "{text}");
     assert!(!text.contains(&key[20..]) && !service.process().stderr_text().contains(&key[20..]));
     service.stop();
+}
+
+#[test]
+fn run_uses_a_service_that_is_named() {
+    let host = Host::with_own_state(Snapshots::Copied);
+    let (_, key) = create(&host, &["acme"]);
+    let service = listening(&host);
+    // Somewhere else, where there is nothing to run anything with.
+    let elsewhere = Host::new();
+    let url = format!("http://{}", service.address());
+    let run = |code: &str| {
+        let run = elsewhere.run("bash", code).args(["--server", &url]);
+        run.env("RUNNER_CODES_API_KEY", &key)
+            .env("RUNNER_CODES_STATE_DIR", "/nonexistent")
+    };
+    let finished = run("echo out; echo err >&2; exit 5").finish();
+    assert_eq!((finished.code(), finished.stdout_text().as_str()), (5, "out\n"));
+    assert!(finished.stderr_text().contains("err\n"));
+    run("echo hi")
+        .answer()
+        .took("restore", "parked")
+        .printed("hi\n")
+        .exited(0);
+    let input = elsewhere.file("in.txt", "from a file\n");
+    let output = elsewhere.path("out.txt");
+    let copies = run("cat in.txt >out.txt").arg("--file").arg(input);
+    let copies = copies
+        .arg("--collect")
+        .arg(format!("out.txt:{}", output.display()));
+    copies.finish().succeeded();
+    assert_eq!(fs::read_to_string(output).unwrap(), "from a file\n");
+    let wrong = run("echo hi").args(["--key", "rc_0_0"]).refusal();
+    wrong.is("unauthorized", "unknown");
+    for (url, cause) in [
+        ("https://a", "only http"),
+        ("http://a/b", "path"),
+        ("x y", "no URL"),
+    ] {
+        let refused = elsewhere.run("bash", "true").args(["--server", url]).refusal();
+        refused.is("invalid_request", cause);
+    }
+    service.stop();
+    run("echo hi").refusal().is("service_unreachable", "refused");
 }
 
 #[test]

@@ -1,35 +1,89 @@
-//! `run` as a client of `serve`, where one listens in the same runtime directory.
+//! `run` as a client of `serve`: of one that listens in the same runtime directory, or of one that was named.
 //!
 //! ```text
 //! RunArgs ─► ExecuteRequest ─► POST /v1/execute ─► stdout, stderr… ─► result
 //! ```
 //!
-//! The service is this user's own, but its guests are not: what it passes on is bounded like any answer.
+//! The service may be trusted, but its guests are not: what it passes on is bounded like any answer.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Request, Response, header};
+use hyper::header::HeaderValue;
+use hyper::{Request, Response, Uri, header};
 use hyper_util::rt::TokioIo;
 use protocol::job::Chunk;
 use protocol::limits::MAX_FRAME;
 use protocol::{ErrorCode, Event, HostError, JobResponse};
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 use crate::server::events;
 use crate::service::ExecuteRequest;
 
+/// How long connecting over TCP may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
 /// A service that listens.
-#[derive(Debug)]
-pub(crate) struct Client(UnixStream);
+pub(crate) struct Client {
+    stream: Box<dyn Stream>,
+    host: String,
+    key: Option<HeaderValue>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 impl Client {
     /// Connects, if somebody listens.
     pub(crate) async fn find(socket: &Path) -> Option<Self> {
-        UnixStream::connect(socket).await.ok().map(Self)
+        let stream = UnixStream::connect(socket).await.ok()?;
+        Some(Self {
+            stream: Box::new(stream),
+            host: "localhost".to_owned(),
+            key: None,
+        })
+    }
+
+    /// Connects to the service at a URL, which is to be shown the key.
+    ///
+    /// # Errors
+    /// The URL or key is none, or nobody answers there.
+    pub(crate) async fn connect(url: &str, key: Option<&str>) -> Result<Self, HostError> {
+        let wrong = |why: &str| {
+            HostError::new(ErrorCode::InvalidRequest, format!("--server {url}: {why}"))
+                .remedy("give it as http://HOST:PORT; to another machine, through a tunnel such as `ssh -L`")
+        };
+        let uri: Uri = url.parse().map_err(|_| wrong("that is no URL"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(wrong("only http is spoken here"));
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(wrong("it has a path"));
+        }
+        let host = uri.host().ok_or_else(|| wrong("it has no host"))?;
+        let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        let connecting = timeout(CONNECT, TcpStream::connect(&address)).await;
+        let connected = connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        let stream = connected.map_err(|error| {
+            let cause = format!("cannot connect to {address}: {error}");
+            HostError::new(ErrorCode::ServiceUnreachable, cause)
+        })?;
+        let key = key.map(|key| HeaderValue::try_from(format!("Bearer {key}")));
+        let key = key
+            .transpose()
+            .map_err(|_| HostError::new(ErrorCode::Unauthorized, "the key has characters that no key has"))?;
+        Ok(Self {
+            stream: Box::new(stream),
+            host: address,
+            key,
+        })
     }
 
     /// Runs a job, and passes its events on as they come if it asks for them.
@@ -43,15 +97,19 @@ impl Client {
     ) -> Result<JobResponse, HostError> {
         let body = serde_json::to_vec(request).map_err(|error| broken(&error))?;
         let mut http = Request::post("/v1/execute")
-            .header(header::HOST, "localhost")
+            .header(header::HOST, &self.host)
             .header(header::CONTENT_TYPE, "application/json");
         if request.job.stream {
             http = http.header(header::ACCEPT, events::CONTENT_TYPE);
         }
+        if let Some(mut key) = self.key {
+            key.set_sensitive(true);
+            http = http.header(header::AUTHORIZATION, key);
+        }
         let http = http
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| broken(&error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(self.0))
+        let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream))
             .await
             .map_err(|error| broken(&error))?;
         let answer = async {

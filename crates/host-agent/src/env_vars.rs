@@ -25,6 +25,7 @@ variables! {
     BACKEND = "RUNNER_CODES_BACKEND", "The VMM that `run` uses: `auto`, `firecracker` or `qemu`.";
     KERNEL = "RUNNER_CODES_KERNEL", "The kernel that guests boot: `debian`, `debian-SUITE`, `tuned`, or the path of a file.";
     GUEST_RUNNER = "RUNNER_CODES_GUEST_RUNNER", "A static guest-runner to use instead of the embedded one.";
+    API_KEY = "RUNNER_CODES_API_KEY", "The key that `run --server` shows.";
     LOG = "RUNNER_CODES_LOG", "What is logged to standard error, as a filter such as `debug` or `vmm=trace`. Nothing by default.";
     FIRECRACKER_BIN = "FIRECRACKER_BIN", "The Firecracker executable; else the one that `setup --firecracker` fetched, else `PATH` is searched.";
     QEMU_BIN = "QEMU_BIN", "The QEMU executable; else `PATH` is searched.";

@@ -74,6 +74,7 @@ error_codes! {
     GuestProtocol = "guest_protocol", "The guest sent something that is not the protocol.", "the guest may be compromised or the image too old; run `host-agent setup --force`";
     ServiceMismatch = "service_mismatch", "The service cannot make the machine that the job insists on.", "run with --cold, which goes without the service";
     QueueFull = "queue_full", "More jobs wait than the service takes, or this one would wait longer than it can.", "try again later, or start the service with larger --jobs or --queue";
+    ServiceUnreachable = "service_unreachable", "The service that was named cannot be reached.", "check the URL, and that `host-agent serve --listen` runs there";
     Unauthorized = "unauthorized", "The request has no key that is good.", "send `Authorization: Bearer KEY`; `host-agent api-key create` makes one";
     Forbidden = "forbidden", "Whoever asks may not do this.", "use a key that has the scope, or be the user who runs the service";
     RateLimited = "rate_limited", "The key was used more often than it may be.", "try again later";

@@ -14,6 +14,7 @@ Examples:
   host-agent run --lang bash --code 'sort <names >out' --file names.txt:names --collect out --json
   host-agent run --lang rust main.rs --timeout 60 --timeline
   host-agent run --lang python --code 'while True: pass' --timeout 2 --limit cpu_ms=1500
+  host-agent run --lang bash --code 'id' --server http://127.0.0.1:8700          with $RUNNER_CODES_API_KEY set
 
 The exit status is the code's own: 128+n when signal n ended it, 124 at a timeout, 137 when a limit killed it.
 It is 125 when host-agent could not run the code; one line then says why, and what to do.";
@@ -78,6 +79,24 @@ pub(crate) struct RunArgs {
     /// Names the job in logs and answers [default: random]
     #[arg(long, value_name = "ID")]
     pub(crate) trace_id: Option<String>,
+
+    /// Have a service elsewhere run it, as in http://127.0.0.1:8700
+    #[arg(
+        long,
+        value_name = "URL",
+        help_heading = "Service",
+        conflicts_with_all = ["cold", "rootfs", "initramfs", "kernel_args", "no_setup", "hello", "keep_console"]
+    )]
+    pub(crate) server: Option<String>,
+    /// The API key for it. On the command line other users of this machine can see it
+    #[arg(
+        long,
+        value_name = "KEY",
+        help_heading = "Service",
+        env = env_vars::API_KEY,
+        hide_env_values = true
+    )]
+    pub(crate) key: Option<String>,
 
     /// The template whose root filesystem the code sees [default: the one that has the language]
     #[arg(long, value_name = "NAME", help_heading = "Machine")]

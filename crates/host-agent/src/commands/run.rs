@@ -65,22 +65,32 @@ fn execute(global: &GlobalArgs, args: &RunArgs, trace_id: &str) -> Result<End, H
     let accepted = Instant::now();
     let job = Job::from_args(args, global.json, trace_id)?;
     let machine = Machine::from_args(args, job.request.lang)?;
-    let app = App::new(global)?;
-    let runtime = app.runtime()?;
+    let run = Run {
+        machine: &machine,
+        job: &job,
+        args,
+        json: global.json,
+        accepted,
+    };
     // One thread: a VMM is killed by the kernel when the thread that started it ends.
     let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(cannot("start the event loop"))?;
+    if let Some(url) = &args.server {
+        return waiting.block_on(async {
+            let mut interrupts = Interrupts::new().map_err(cannot("watch for signals"))?;
+            let client = Client::connect(url, args.key.as_deref()).await?;
+            run.ask(client, None, &mut interrupts).await
+        });
+    }
+    let app = App::new(global)?;
+    let runtime = app.runtime()?;
     waiting.block_on(async {
-        let mut run = Run {
+        let mut run = Local {
+            run,
             app: &app,
             runtime: &runtime,
-            machine: &machine,
-            job: &job,
-            args,
-            json: global.json,
-            accepted,
             interrupts: None,
         };
         if let Some(end) = run.served().await? {
@@ -100,61 +110,57 @@ fn execute(global: &GlobalArgs, args: &RunArgs, trace_id: &str) -> Result<End, H
     })
 }
 
-/// What one run works with.
+/// One run.
 struct Run<'a> {
-    app: &'a App,
-    runtime: &'a RuntimeDir,
     machine: &'a Machine,
     job: &'a Job,
     args: &'a RunArgs,
     json: bool,
     accepted: Instant,
+}
+
+/// One run, by a service of this user or in a machine of its own.
+struct Local<'a> {
+    run: Run<'a>,
+    app: &'a App,
+    runtime: &'a RuntimeDir,
     /// Once signals have been taken over.
     interrupts: Option<Interrupts>,
 }
 
-impl Run<'_> {
+impl Local<'_> {
     /// Has a service run the job, if one listens and can; `None` where it has to be done here.
     async fn served(&mut self) -> Result<Option<End>, HostError> {
-        let own_machine = self.args.cold || self.args.hello || self.machine.keep_console.is_some();
-        if own_machine || !self.machine.can_be_cloned() {
+        let (args, machine) = (self.run.args, self.run.machine);
+        let own_machine = args.cold || args.hello || machine.keep_console.is_some();
+        if own_machine || !machine.can_be_cloned() {
             return Ok(None);
         }
         let Some(client) = Client::find(&self.app.socket()).await else {
             return Ok(None);
         };
         let mut interrupts = Interrupts::new().map_err(cannot("watch for signals"))?;
-        let request = ExecuteRequest {
-            job: self.job.request.clone(),
-            template: self.args.template.clone(),
-            vcpus: Some(self.machine.vcpus),
-            memory_mib: Some(self.machine.memory_mib),
-            queue_timeout: None,
-            only: Some(Only::of(self.machine)),
-        };
-        let (output, written) = output::start().map_err(cannot("start a thread"))?;
-        let answered = tokio::select! {
-            biased;
-            signal = interrupts.next() => return Ok(Some(End::Interrupted(signal))),
-            answered = client.execute(&request, |event| output.pass(&event)) => answered,
-        };
-        match answered {
+        match self
+            .run
+            .ask(client, Some(Only::of(machine)), &mut interrupts)
+            .await
+        {
             Err(error) if CANNOT_SERVE.contains(&error.code) => {
                 self.interrupts = Some(interrupts);
                 Ok(None)
             }
-            answered => Ok(Some(self.finish(answered?, output, written, None).await?)),
+            end => end.map(Some),
         }
     }
 
     async fn converse(&self, parts: Parts) -> Result<End, HostError> {
         let (output, mut written) = output::start().map_err(cannot("start a thread"))?;
         let mut sandbox = self.sandbox(parts).await?;
-        if self.args.hello {
+        if self.run.args.hello {
             output.complain(json_line(sandbox.hello())?);
         }
         let answered = tokio::select! {
-            answered = sandbox.exec(&self.job.request, |event| output.pass(&event)) => answered,
+            answered = sandbox.exec(&self.run.job.request, |event| output.pass(&event)) => answered,
             Err(error) = written.ended() => return unwritten(error),
         };
         let mut response = answered?;
@@ -162,15 +168,16 @@ impl Run<'_> {
             return Err(error);
         }
         if let Some(timings) = &mut response.timings {
-            timings.total = Some(milliseconds(self.accepted.elapsed()));
+            timings.total = Some(milliseconds(self.run.accepted.elapsed()));
         }
-        self.finish(response, output, written, Some(sandbox)).await
+        self.run.finish(response, output, written, Some(sandbox)).await
     }
 
     /// A clone where there is a snapshot to make it from, else a machine that boots.
     async fn sandbox(&self, parts: Parts) -> Result<Sandbox, HostError> {
-        if !self.args.cold && self.machine.can_be_cloned() {
-            let candidate = self.app.candidate(self.machine, self.runtime).await?;
+        let machine = self.run.machine;
+        if !self.run.args.cold && machine.can_be_cloned() {
+            let candidate = self.app.candidate(machine, self.runtime).await?;
             match self.app.open(&candidate) {
                 Ok(Some(snapshot)) => return self.clone_of(candidate, snapshot).await,
                 // A machine that boots is as good; what happened to the snapshot is for its owner to know.
@@ -182,18 +189,41 @@ impl Run<'_> {
                 Err(error) => complain(format_args!("note: booting, because {error}")),
             }
         }
-        let vmm = self
-            .app
-            .vmm(self.machine, &parts.boot.kernel, self.runtime)
-            .await?;
-        self.app.boot(&vmm, self.machine, parts, None, self.runtime).await
+        let vmm = self.app.vmm(machine, &parts.boot.kernel, self.runtime).await?;
+        self.app.boot(&vmm, machine, parts, None, self.runtime).await
     }
 
     async fn clone_of(&self, candidate: Candidate, snapshot: VerifiedSnapshot) -> Result<Sandbox, HostError> {
         let template = self.app.template(candidate, snapshot)?;
         let deadline = Instant::now() + RESTORE;
-        let clone = template.clone_now(self.runtime, self.machine.keep_console.clone(), deadline);
+        let clone = template.clone_now(self.runtime, self.run.machine.keep_console.clone(), deadline);
         Ok(clone.await?)
+    }
+}
+
+impl Run<'_> {
+    /// Has a service run the job, on the machine that it insists on if it does.
+    async fn ask(
+        &self,
+        client: Client,
+        only: Option<Only>,
+        interrupts: &mut Interrupts,
+    ) -> Result<End, HostError> {
+        let request = ExecuteRequest {
+            job: self.job.request.clone(),
+            template: self.args.template.clone(),
+            vcpus: Some(self.machine.vcpus),
+            memory_mib: Some(self.machine.memory_mib),
+            queue_timeout: None,
+            only,
+        };
+        let (output, written) = output::start().map_err(cannot("start a thread"))?;
+        let answered = tokio::select! {
+            biased;
+            signal = interrupts.next() => return Ok(End::Interrupted(signal)),
+            answered = client.execute(&request, |event| output.pass(&event)) => answered,
+        };
+        self.finish(answered?, output, written, None).await
     }
 
     /// Prints what there is to print, and ends the machine.
