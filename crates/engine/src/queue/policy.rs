@@ -7,9 +7,9 @@
 //!
 //! Fair queueing by virtual time (Demers, Keshav and Shenker, *Analysis and Simulation of a Fair Queueing Algorithm*, 1989), of
 //! machine time rather than of packets: each tenant has a clock that runs by the time its jobs take, divided by its weight, and
-//! the tenant whose clock is furthest behind is next. How long a job takes is known only afterwards, so it is charged what its
-//! tenant's jobs took lately, and the difference when it ends. A tenant that comes back starts where the others are: time that
-//! it did not use is not saved up.
+//! the tenant whose clock is furthest behind is next. How long a job takes is known only afterwards, so one that runs counts as
+//! what its tenant's jobs took lately, or as what it has taken already if that is more. A tenant that comes back starts where the
+//! others are, by what they have really used; so does one that was at its own limit: time that it did not use is not saved up.
 //!
 //! Room is fair too: where the queue is full, a job takes the place of the last one of the tenant with the longest queue for
 //! its weight (McKenney, *Stochastic Fairness Queueing*, 1990), so that who floods loses to himself.
@@ -84,20 +84,37 @@ pub enum Refused {
         patience: Duration,
     },
     /// It has waited as long as it can.
-    #[error("its turn did not come within {:.1} s", .0.as_secs_f64())]
-    TimedOut(Duration),
+    #[error("its turn did not come within {:.1} s", waited.as_secs_f64())]
+    TimedOut {
+        /// How long.
+        waited: Duration,
+        /// How long one that came now would wait.
+        wait: Duration,
+    },
     /// It had a place, which one of a tenant with fewer jobs took.
-    #[error("it had to give up its place to a tenant with fewer jobs, after {:.1} s", .0.as_secs_f64())]
-    Displaced(Duration),
+    #[error("it had to give up its place to a tenant with fewer jobs, after {:.1} s", waited.as_secs_f64())]
+    Displaced {
+        /// After how long.
+        waited: Duration,
+        /// How long one that came now would wait.
+        wait: Duration,
+    },
+    /// Nobody gets a turn any more.
+    #[error("the service is being stopped")]
+    Closed,
 }
 
 impl Refused {
-    /// How long the job would have waited, or has: about when it makes sense to ask again.
+    /// How long the job would wait: about when it makes sense to ask again.
     #[must_use]
     pub const fn wait(&self) -> Duration {
         match *self {
-            Self::Full { wait, .. } | Self::TenantFull { wait, .. } | Self::TooLate { wait, .. } => wait,
-            Self::TimedOut(waited) | Self::Displaced(waited) => waited,
+            Self::Full { wait, .. }
+            | Self::TenantFull { wait, .. }
+            | Self::TooLate { wait, .. }
+            | Self::TimedOut { wait, .. }
+            | Self::Displaced { wait, .. } => wait,
+            Self::Closed => Duration::ZERO,
         }
     }
 }
@@ -107,10 +124,11 @@ impl Refused {
 pub struct Queue<T> {
     config: Config,
     tenants: BTreeMap<T, Tenant>,
-    running: BTreeMap<Ticket, Running<T>>,
+    /// Whose each is.
+    running: BTreeMap<Ticket, T>,
     waiting: usize,
     issued: u64,
-    /// Where the tenant that was served last had been, in weighted seconds.
+    /// What a tenant whose turn it was had used by then, the highest so far, in weighted seconds.
     clock: f64,
     /// How long a job takes, in seconds.
     service_time: f64,
@@ -120,19 +138,24 @@ pub struct Queue<T> {
 struct Tenant {
     share: Share,
     waiting: VecDeque<Ticket>,
-    running: usize,
-    /// What it has used, in weighted seconds.
+    running: BTreeMap<Ticket, Running>,
+    /// What its jobs that have ended took, in weighted seconds.
     used: f64,
     /// How long a job of it takes, in seconds.
     service_time: f64,
 }
 
 #[derive(Debug)]
-struct Running<T> {
-    tenant: T,
+struct Running {
     since: Duration,
-    /// What its tenant has been charged, in seconds.
-    charged: f64,
+    /// How long it was thought to take, in seconds.
+    expected: f64,
+}
+
+impl Running {
+    fn took(&self, now: Duration) -> f64 {
+        now.saturating_sub(self.since).as_secs_f64()
+    }
 }
 
 impl Tenant {
@@ -141,7 +164,24 @@ impl Tenant {
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running == 0
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    fn is_at_its_limit(&self) -> bool {
+        self.running.len() >= self.share.concurrent
+    }
+
+    /// What it has used, in weighted seconds.
+    fn consumed(&self, now: Duration) -> f64 {
+        let running = self.running.values().map(|running| running.took(now));
+        self.used + running.sum::<f64>() / self.weight()
+    }
+
+    /// The same, with what its running jobs will still take.
+    fn claimed(&self, now: Duration) -> f64 {
+        let running = self.running.values();
+        let running = running.map(|running| running.took(now).max(running.expected));
+        self.used + running.sum::<f64>() / self.weight()
     }
 
     /// How long its queue is for its weight, with so many more.
@@ -182,11 +222,17 @@ impl<T: Ord + Clone> Queue<T> {
     ///
     /// # Errors
     /// There is no room for it, or it would wait longer than it can.
-    pub fn enter(&mut self, tenant: &T, share: Share, patience: Duration) -> Result<Entered, Refused> {
+    pub fn enter(
+        &mut self,
+        now: Duration,
+        tenant: &T,
+        share: Share,
+        patience: Duration,
+    ) -> Result<Entered, Refused> {
         let wait = self.predicted_wait(tenant, share);
         let own = self.tenants.get(tenant).map_or(0, |tenant| tenant.waiting.len());
         if self.starts_at_once(tenant, share) {
-            return Ok(self.admit(tenant, share, None));
+            return Ok(self.admit(now, tenant, share, None));
         }
         if own >= share.capacity {
             return Err(Refused::TenantFull { waiting: own, wait });
@@ -202,7 +248,7 @@ impl<T: Ord + Clone> Queue<T> {
                 return Err(Refused::Full { waiting, wait });
             }
         }
-        Ok(self.admit(tenant, share, displaced))
+        Ok(self.admit(now, tenant, share, displaced))
     }
 
     /// The job whose turn it is now, if there is one; it runs from now on.
@@ -210,75 +256,96 @@ impl<T: Ord + Clone> Queue<T> {
         if self.running.len() >= self.config.concurrent.get() {
             return None;
         }
-        let may = |tenant: &Tenant| !tenant.waiting.is_empty() && tenant.running < tenant.share.concurrent;
+        let may = |tenant: &Tenant| !tenant.waiting.is_empty() && !tenant.is_at_its_limit();
         let eligible = self.tenants.iter_mut().filter(|(_, tenant)| may(tenant));
-        let (name, tenant) = eligible.min_by(|(_, one), (_, other)| one.used.total_cmp(&other.used))?;
+        let claims = eligible.map(|(name, tenant)| (tenant.claimed(now), name, tenant));
+        let (_, name, tenant) = claims.min_by(|(one, ..), (other, ..)| one.total_cmp(other))?;
         let ticket = tenant.waiting.pop_front()?;
         self.waiting -= 1;
-        self.clock = self.clock.max(tenant.used);
-        let charged = tenant.service_time;
-        tenant.used += charged / tenant.weight();
-        tenant.running += 1;
+        self.clock = self.clock.max(tenant.consumed(now));
         let running = Running {
-            tenant: name.clone(),
             since: now,
-            charged,
+            expected: tenant.service_time,
         };
-        self.running.insert(ticket, running);
+        tenant.running.insert(ticket, running);
+        self.running.insert(ticket, name.clone());
         Some(ticket)
     }
 
     /// A job has ended, or does not want to wait any longer. One that has left already does not count.
     pub fn leave(&mut self, ticket: Ticket, now: Duration) {
-        let Some(running) = self.running.remove(&ticket) else {
+        let Some(name) = self.running.remove(&ticket) else {
             self.remove_waiting(ticket);
             return;
         };
-        let took = now.saturating_sub(running.since).as_secs_f64();
-        self.service_time += NEWEST * (took - self.service_time);
-        let Some(tenant) = self.tenants.get_mut(&running.tenant) else {
+        let Some(tenant) = self.tenants.get_mut(&name) else {
             return;
         };
-        tenant.running -= 1;
-        tenant.used += (took - running.charged) / tenant.weight();
-        tenant.service_time += NEWEST * (took - tenant.service_time);
-        self.forget(&running.tenant);
+        if tenant.is_at_its_limit() {
+            tenant.used = tenant.used.max(self.clock);
+        }
+        let took = tenant
+            .running
+            .remove(&ticket)
+            .map_or(0.0, |running| running.took(now));
+        tenant.used += took / tenant.weight();
+        // One that took no time at all did not run.
+        if took > 0.0 {
+            tenant.service_time += NEWEST * (took - tenant.service_time);
+            self.service_time += NEWEST * (took - self.service_time);
+        }
+        self.forget(&name);
     }
 
-    /// How long a job of `tenant` would wait: until all that would be served before it have had their turns, each as long as a
+    /// How long a job of `tenant` that came now would wait: until all that would be served before it have had their turns, each as long as a
     /// job takes on average. Others are before it in proportion to their weights.
     #[expect(clippy::cast_precision_loss, reason = "a queue is short")]
-    fn predicted_wait(&self, tenant: &T, share: Share) -> Duration {
+    #[must_use]
+    pub fn predicted_wait(&self, tenant: &T, share: Share) -> Duration {
         if self.starts_at_once(tenant, share) {
             return Duration::ZERO;
         }
-        let own = self.tenants.get(tenant).map_or(0, |tenant| tenant.waiting.len());
+        let known = self.tenants.get(tenant);
+        let own = known.map_or(0, |tenant| tenant.waiting.len());
+        let own_time = known.map_or(self.service_time, |tenant| tenant.service_time);
         let rounds = (own + 1) as f64 / f64::from(share.weight.get());
         let others = self.tenants.iter().filter(|(name, _)| *name != tenant);
         let before = others.map(|(_, other)| (other.waiting.len() as f64).min(rounds * other.weight()));
-        let before = own as f64 + before.sum::<f64>();
-        let at_a_time = self.config.concurrent.get().min(share.concurrent.max(1)) as f64;
-        Duration::try_from_secs_f64((before + 1.0) / at_a_time * self.service_time).unwrap_or(Duration::MAX)
+        let all = self.config.concurrent.get();
+        let at_a_time = all.min(share.concurrent.max(1)) as f64;
+        let own_time = (own + 1) as f64 * own_time;
+        let shared = (before.sum::<f64>() * self.service_time + own_time) / all as f64;
+        Duration::try_from_secs_f64(shared.max(own_time / at_a_time)).unwrap_or(Duration::MAX)
     }
 
     /// Nothing is before it, and there is room to run.
     fn starts_at_once(&self, tenant: &T, share: Share) -> bool {
         let own = self.tenants.get(tenant);
         let own_waiting = own.is_some_and(|tenant| !tenant.waiting.is_empty());
-        let own_running = own.map_or(0, |tenant| tenant.running);
-        let free = self.config.concurrent.get().saturating_sub(self.running.len());
-        free > 0 && !own_waiting && own_running < share.concurrent
+        let own_running = own.map_or(0, |tenant| tenant.running.len());
+        // Those that will be named as soon as somebody asks.
+        let startable = |tenant: &Tenant| {
+            let more = tenant.share.concurrent.saturating_sub(tenant.running.len());
+            more.min(tenant.waiting.len())
+        };
+        let named = self.tenants.values().map(startable).sum::<usize>();
+        let taken = self.running.len().saturating_add(named);
+        taken < self.config.concurrent.get() && !own_waiting && own_running < share.concurrent
     }
 
-    fn admit(&mut self, tenant: &T, share: Share, displaced: Option<Ticket>) -> Entered {
+    fn admit(&mut self, now: Duration, tenant: &T, share: Share, displaced: Option<Ticket>) -> Entered {
         let ticket = Ticket(self.issued);
         self.issued += 1;
         self.waiting += 1;
-        let (clock, service_time) = (self.clock, self.service_time);
+        // Where the others are, at the least.
+        let busy = self.tenants.values().filter(|tenant| !tenant.is_idle());
+        let least = busy.map(|tenant| tenant.consumed(now)).min_by(f64::total_cmp);
+        let clock = self.clock.max(least.unwrap_or_default());
+        let service_time = self.service_time;
         let tenant = self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant {
             share,
             waiting: VecDeque::new(),
-            running: 0,
+            running: BTreeMap::new(),
             used: clock,
             service_time,
         });

@@ -21,6 +21,7 @@ struct Inner<T> {
 struct State<T> {
     queue: Queue<T>,
     waiters: HashMap<Ticket, oneshot::Sender<()>>,
+    closed: bool,
 }
 
 /// The right to run a job, until it is dropped.
@@ -37,6 +38,7 @@ impl<T: Ord + Clone> Turns<T> {
         let state = State {
             queue: Queue::new(config),
             waiters: HashMap::new(),
+            closed: false,
         };
         Self(Arc::new(Inner {
             began: Instant::now(),
@@ -52,8 +54,12 @@ impl<T: Ord + Clone> Turns<T> {
         let asked = Instant::now();
         let (tell, told) = oneshot::channel();
         let ticket = {
+            let now = self.now();
             let mut state = self.state();
-            let Entered { ticket, displaced } = state.queue.enter(tenant, share, patience)?;
+            if state.closed {
+                return Err(Refused::Closed);
+            }
+            let Entered { ticket, displaced } = state.queue.enter(now, tenant, share, patience)?;
             state.waiters.insert(ticket, tell);
             // Who waits for it learns it by this.
             displaced.map(|displaced| state.waiters.remove(&displaced));
@@ -65,14 +71,27 @@ impl<T: Ord + Clone> Turns<T> {
             waited: Duration::ZERO,
         };
         self.advance();
-        match timeout(patience, told).await {
-            Ok(Ok(())) => {
-                turn.waited = asked.elapsed();
-                Ok(turn)
-            }
-            Ok(Err(_)) => Err(Refused::Displaced(asked.elapsed())),
-            Err(_) => Err(Refused::TimedOut(patience)),
+        let told = timeout(patience, told).await;
+        let waited = asked.elapsed();
+        if let Ok(Ok(())) = told {
+            turn.waited = waited;
+            return Ok(turn);
         }
+        let state = self.state();
+        let wait = state.queue.predicted_wait(tenant, share);
+        Err(match told {
+            _ if state.closed => Refused::Closed,
+            Ok(_) => Refused::Displaced { waited, wait },
+            Err(_) => Refused::TimedOut { waited, wait },
+        })
+    }
+
+    /// Refuses all that wait, and whoever comes.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        // Each waits for its own, and leaves when that is gone.
+        state.waiters.clear();
     }
 
     /// How many jobs wait.
@@ -91,6 +110,9 @@ impl<T: Ord + Clone> Turns<T> {
     fn advance(&self) {
         let now = self.now();
         let mut state = self.state();
+        if state.closed {
+            return;
+        }
         while let Some(ticket) = state.queue.next(now) {
             let told = state.waiters.remove(&ticket).map(|waiter| waiter.send(()));
             // It has just gone away, and need not have been counted.
@@ -193,7 +215,7 @@ mod tests {
         let turns = turns(9);
         let first = turns.take(&"a", SHARE, LONG).await.unwrap();
         let refused = turns.take(&"b", SHARE, Duration::from_secs(1)).await.unwrap_err();
-        assert_eq!(refused, Refused::TimedOut(Duration::from_secs(1)));
+        assert!(matches!(refused, Refused::TimedOut { .. }), "{refused}");
         let gone = tokio::spawn({
             let turns = turns.clone();
             async move { turns.take(&"c", SHARE, LONG).await }
@@ -206,6 +228,22 @@ mod tests {
         drop(first);
         assert_eq!(turns.running(), 0);
         assert!(turns.state().waiters.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_was_closed() {
+        let turns = turns(9);
+        let running = turns.take(&"a", SHARE, LONG).await.unwrap();
+        let waiting = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.take(&"a", SHARE, LONG).await }
+        });
+        tokio::task::yield_now().await;
+        turns.close();
+        assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::Closed);
+        assert_eq!(turns.take(&"b", SHARE, LONG).await.unwrap_err(), Refused::Closed);
+        drop(running);
+        assert_eq!((turns.running(), turns.waiting()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,7 +263,7 @@ mod tests {
             async move { turns.take(&"other", SHARE, LONG).await }
         });
         let displaced = third.await.unwrap().unwrap_err();
-        assert!(matches!(displaced, Refused::Displaced(_)), "{displaced}");
+        assert!(matches!(displaced, Refused::Displaced { .. }), "{displaced}");
         assert_eq!(turns.waiting(), 2);
         other.abort();
     }

@@ -167,12 +167,73 @@ def _freeze():
     vars(sys.modules["__main__"]).update(vars(frozen))
 
 
-def _leave_at_once(ctypes):
-    """At the end of the process, when all that Python does is done and the exit status is known, every library would be taken
-    apart, one after the other; the kernel can do that alone. What the C library has still to write is written before."""
-    libc = ctypes.CDLL(None)
-    libc.on_exit(libc._exit, None)
-    libc.on_exit(libc.fcloseall, None)  # The last to be asked for is the first to be done.
+class _End:
+    """Ends the process as soon as nothing more of its end can be seen.
+
+    Python takes everything apart: what the job made, then itself, every interned string and type of its own, and then the C
+    library has every library taken apart. The kernel can do that alone; a clone pays for each page of it. So the process
+    ends after the job's own objects are gone, where the exit status is known by then: of a script that ended by itself.
+    """
+
+    # What can take the names from the script's name space that tell how it ended.
+    _RISKS = (b"globals(", b"vars(", b"__dict__", b"f_globals", b"exec(", b"eval(", b"del __", b"delattr")
+
+    def __init__(self):
+        import atexit
+
+        # The first to be asked for is the last to be done.
+        atexit.register(self.settle)
+        self.script = sys.argv[0]
+        self.dictionary = None
+
+    def prepare(self, modules):
+        known = "gc" in sys.modules
+        import gc
+
+        if not known:
+            del sys.modules["gc"]
+        ctypes, functools = modules["ctypes"], modules["functools"]
+        libc, api = ctypes.CDLL(None), ctypes.pythonapi
+        libc.on_exit(libc._exit, None)
+        libc.on_exit(libc.fcloseall, None)  # The last to be asked for is the first to be done.
+        self.stream, self.reference = modules["io"].TextIOWrapper, modules["weakref"].ref
+        current, dictionary = api.PyInterpreterState_Get, api.PyInterpreterState_GetDict
+        current.restype, dictionary.argtypes, dictionary.restype = (
+            ctypes.c_void_p,
+            [ctypes.c_void_p],
+            ctypes.py_object,
+        )
+        # Python lets go of this after all modules, and before itself. It only lends it, which ctypes does not know.
+        self.dictionary = dictionary(current())
+        api.Py_IncRef(ctypes.py_object(self.dictionary))
+        leave = functools.partial(os._exit, 0)
+        # What dies with it does this, one after the other.
+        self.last = [type("", (), {"__del__": staticmethod(it)}) for it in (gc.collect, leave)]
+
+    def settle(self):
+        try:
+            if self.dictionary is not None and self._is_plain():
+                for dying in self.last:
+                    self.dictionary[dying] = dying()
+        except BaseException:
+            pass
+
+    def _is_plain(self):
+        """Whether the script ended by itself, and wrote all that it had to write."""
+        main = self.main()
+        # A script that ends by itself is first left by these names; then an exception is noted, but not SystemExit.
+        if main is None or "__file__" in vars(main) or "__cached__" in vars(main) or hasattr(sys, "last_type"):
+            return False
+        if "PYTHONINSPECT" in os.environ or "ctypes" in sys.modules:
+            return False
+        if type(sys.stdout) is not self.stream or type(sys.stderr) is not self.stream:
+            return False
+        sys.stdout.flush()
+        sys.stderr.flush()
+        script = os.open(self.script, os.O_RDONLY)
+        source = os.read(script, 2 << 20)
+        os.close(script)
+        return not any(risk in source for risk in self._RISKS)
 
 
 def _receive(runner):
@@ -251,12 +312,18 @@ def _park(runner):
         failure = error
     # The interpreter asks whether its main script is an archive, which it is not.
     sys.path_importer_cache[sys.argv[0]] = None
+    known = "atexit" in sys.modules
+    end = _End()
+    if not known:
+        del sys.modules["atexit"]
     stock = _Stock()
     stock.fill()
-    if ctypes := stock.modules.get("ctypes"):
-        _leave_at_once(ctypes)
+    if "ctypes" in stock.modules:
+        end.prepare({**sys.modules, **stock.modules})
     stock.open()
     _freeze()
+    if end.dictionary is not None:
+        end.main = end.reference(sys.modules["__main__"])
     os.write(runner, b"P")
 
     # The seed: what is random here comes from the kernel. The host's name: Python asks for it when it needs it.

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+const NOW: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(100_000);
 const SERVICE: Duration = Duration::from_millis(100);
 
 fn queue(concurrent: usize, capacity: usize) -> Queue<u8> {
@@ -27,7 +28,7 @@ fn share(weight: u32) -> Share {
 }
 
 fn enter(queue: &mut Queue<u8>, tenant: u8) -> Ticket {
-    let entered = queue.enter(&tenant, share(1), LONG).unwrap();
+    let entered = queue.enter(NOW, &tenant, share(1), LONG).unwrap();
     assert_eq!(entered.displaced, None);
     entered.ticket
 }
@@ -50,7 +51,7 @@ fn served(queue: &mut Queue<u8>, count: usize, takes: impl Fn(u8) -> Duration) -
     let (mut now, mut served) = (Duration::ZERO, BTreeMap::new());
     for _ in 0..count {
         let ticket = queue.next(now).unwrap();
-        let tenant = queue.running[&ticket].tenant;
+        let tenant = queue.running[&ticket];
         *served.entry(tenant).or_default() += 1;
         now += takes(tenant);
         queue.leave(ticket, now);
@@ -62,8 +63,8 @@ fn served(queue: &mut Queue<u8>, count: usize, takes: impl Fn(u8) -> Duration) -
 fn weights_divide_the_time() {
     let mut queue = queue(1, 1000);
     for _ in 0..100 {
-        queue.enter(&1, share(1), LONG).unwrap();
-        queue.enter(&2, share(3), LONG).unwrap();
+        queue.enter(NOW, &1, share(1), LONG).unwrap();
+        queue.enter(NOW, &2, share(3), LONG).unwrap();
     }
     assert_eq!(
         served(&mut queue, 80, |_| SERVICE),
@@ -99,6 +100,82 @@ fn unused_time_is_not_saved_up() {
 }
 
 #[test]
+fn one_tenant_s_long_jobs_do_not_take_all_slots() {
+    let mut queue = queue(8, 1000);
+    // What it ran before tells nothing.
+    enter(&mut queue, 1);
+    let first = queue.next(NOW).unwrap();
+    queue.leave(first, SERVICE);
+    for _ in 0..20 {
+        enter(&mut queue, 1);
+    }
+    for _ in 0..900 {
+        enter(&mut queue, 2);
+    }
+    // Those of tenant 2 take 100 ms each, those of tenant 1 do not end.
+    let (mut ends, mut long) = (BTreeSet::new(), 0);
+    for step in 1..=100_u32 {
+        let now = SERVICE * step;
+        while let Some(&(_, ticket)) = ends.first().filter(|(end, _)| *end <= now) {
+            ends.pop_first();
+            queue.leave(ticket, now);
+        }
+        while let Some(ticket) = queue.next(now) {
+            if queue.running[&ticket] == 1 {
+                long += 1;
+            } else {
+                ends.insert((now + SERVICE, ticket));
+            }
+        }
+    }
+    // Half of them, and what it got before that was known of it.
+    assert!((3..=6).contains(&long), "{long} of 8");
+}
+
+#[test]
+fn estimates_that_were_wrong_move_nobody() {
+    let mut queue = queue(8, 1000);
+    enter(&mut queue, 2);
+    let long = queue.next(NOW).unwrap();
+    queue.leave(long, 3600 * SECOND);
+    let now = 3600 * SECOND;
+    for _ in 0..100 {
+        queue.enter(now, &2, share(1), LONG).unwrap();
+    }
+    // Each was thought to take minutes, and ends at once.
+    let mut last = now;
+    for _ in 0..5 {
+        let tickets: Vec<_> = std::iter::from_fn(|| queue.next(last)).collect();
+        last += SERVICE;
+        tickets.into_iter().for_each(|ticket| queue.leave(ticket, last));
+    }
+    for _ in 0..40 {
+        queue.enter(last, &1, share(1), LONG).unwrap();
+    }
+    let served = served(&mut queue, 40, |_| SERVICE);
+    assert!(served[&1] >= 19, "{served:?}");
+}
+
+#[test]
+fn who_ran_alone_owes_nothing_for_it() {
+    let mut queue = queue(2, 1000);
+    for _ in 0..50 {
+        enter(&mut queue, 1);
+    }
+    let alone: Vec<_> = std::iter::from_fn(|| queue.next(NOW)).collect();
+    let now = 1000 * SECOND;
+    for _ in 0..50 {
+        queue.enter(now, &2, share(1), LONG).unwrap();
+    }
+    alone.into_iter().for_each(|ticket| queue.leave(ticket, now));
+    let served = served(&mut queue, 20, |_| SERVICE);
+    assert!(
+        (8..=12).contains(&served.get(&1).copied().unwrap_or_default()),
+        "{served:?}"
+    );
+}
+
+#[test]
 fn limits_of_a_tenant_hold() {
     let mut queue = queue(4, 100);
     let few = Share {
@@ -106,13 +183,13 @@ fn limits_of_a_tenant_hold() {
         concurrent: 1,
         capacity: 2,
     };
-    let first = queue.enter(&1, few, LONG).unwrap().ticket;
+    let first = queue.enter(NOW, &1, few, LONG).unwrap().ticket;
     assert_eq!(queue.next(SECOND), Some(first));
     for _ in 0..2 {
-        queue.enter(&1, few, LONG).unwrap();
+        queue.enter(NOW, &1, few, LONG).unwrap();
     }
     assert!(matches!(
-        queue.enter(&1, few, LONG),
+        queue.enter(NOW, &1, few, LONG),
         Err(Refused::TenantFull { waiting: 2, .. })
     ));
     assert_eq!(queue.next(SECOND), None, "it may run one at a time");
@@ -127,12 +204,12 @@ fn what_cannot_be_in_time_is_refused_at_once() {
         enter(&mut queue, 1);
     }
     queue.next(SECOND).unwrap();
-    // 10 wait, and one runs: 1.1 s.
-    let refused = queue.enter(&1, share(1), SECOND).unwrap_err();
+    // 10 wait, and it: 1.1 s.
+    let refused = queue.enter(NOW, &1, share(1), SECOND).unwrap_err();
     assert!(matches!(refused, Refused::TooLate { .. }), "{refused}");
     assert!((1.0..1.3).contains(&refused.wait().as_secs_f64()), "{refused}");
     // Of another tenant only one would be before it.
-    queue.enter(&2, share(1), SECOND).unwrap();
+    queue.enter(NOW, &2, share(1), SECOND).unwrap();
 }
 
 #[test]
@@ -142,16 +219,16 @@ fn who_floods_loses_to_himself() {
     assert_eq!(queue.next(SECOND), Some(first));
     let last = (0..10).map(|_| enter(&mut queue, 1)).last();
     assert!(matches!(
-        queue.enter(&1, share(1), LONG),
+        queue.enter(NOW, &1, share(1), LONG),
         Err(Refused::Full { waiting: 10, .. })
     ));
-    let entered = queue.enter(&2, share(1), LONG).unwrap();
+    let entered = queue.enter(NOW, &2, share(1), LONG).unwrap();
     assert_eq!(entered.displaced, last);
     assert_eq!(queue.waiting(), 10);
     for _ in 0..4 {
-        assert!(queue.enter(&2, share(1), LONG).unwrap().displaced.is_some());
+        assert!(queue.enter(NOW, &2, share(1), LONG).unwrap().displaced.is_some());
     }
-    assert!(queue.enter(&2, share(1), LONG).is_err(), "half is its part");
+    assert!(queue.enter(NOW, &2, share(1), LONG).is_err(), "half is its part");
 }
 
 /// Exponential times between arrivals.
@@ -192,7 +269,7 @@ fn others_wait(flood: u32) -> (Duration, usize) {
             _ => {
                 arrivals.pop_first();
                 arrivals.insert((arrival + random.after(mean(tenant)), tenant));
-                match queue.enter(&tenant, share(1), LONG) {
+                match queue.enter(arrival, &tenant, share(1), LONG) {
                     Ok(entered) => drop(asked.insert(entered.ticket, (arrival, tenant))),
                     Err(_) if tenant > 0 => refused += 1,
                     Err(_) => {}
@@ -232,7 +309,7 @@ proptest! {
         for (step, tenant, number) in steps {
             now += SERVICE / number;
             match step {
-                0 | 1 => if let Ok(entered) = queue.enter(&tenant, share(number), LONG) {
+                0 | 1 => if let Ok(entered) = queue.enter(now, &tenant, share(number), LONG) {
                     waiting.insert(entered.ticket);
                     if let Some(displaced) = entered.displaced {
                         prop_assert!(waiting.remove(&displaced));

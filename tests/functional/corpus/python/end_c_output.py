@@ -1,0 +1,1 @@
+import ctypes; ctypes.CDLL(None).printf(b'hello'); print(4)

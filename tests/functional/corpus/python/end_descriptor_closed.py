@@ -1,0 +1,1 @@
+import os; os.close(1); print('x')

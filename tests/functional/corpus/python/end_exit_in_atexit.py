@@ -1,0 +1,1 @@
+import atexit, functools, sys; atexit.register(functools.partial(sys.exit, 3)); print(1)

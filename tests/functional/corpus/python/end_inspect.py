@@ -1,0 +1,1 @@
+import os; os.environ['PYTHONINSPECT']='1'; print(3)

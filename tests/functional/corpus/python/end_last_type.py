@@ -1,0 +1,1 @@
+import sys; sys.last_type=1; print(2)
