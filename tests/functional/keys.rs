@@ -145,14 +145,14 @@ fn run_uses_a_service_that_is_named() {
 #[test]
 fn what_a_key_allows_is_a_bound() {
     let host = Host::with_own_state(Snapshots::Copied);
-    let limits = ["--rate", "2", "--max-timeout", "5", "--max-memory", "1G"];
+    let limits = ["--rate", "3", "--max-timeout", "5", "--max-memory", "1G"];
     let (_, key) = create(&host, &[&["small"], limits.as_slice()].concat());
     let service = listening(&host);
     let job = |timeout: f64| json!({ "lang": "bash", "code": "echo hi", "timeout": timeout });
     let long = with_key(&service, &key, &job(6.0));
     assert_eq!(
         (long.number("ratelimit-limit"), long.number("ratelimit-remaining")),
-        (2, 1)
+        (3, 2)
     );
     long.refusal(400).is("invalid_timeout", "the key allows 5");
     let mut large = job(5.0);
@@ -160,10 +160,16 @@ fn what_a_key_allows_is_a_bound() {
     with_key(&service, &key, &large)
         .refusal(403)
         .is("forbidden", "the key allows 1024");
+    // What it does not speak of is as the service has it.
+    let mut wide = job(5.0);
+    wide["vcpus"] = json!(8);
+    with_key(&service, &key, &wide)
+        .refusal(403)
+        .is("forbidden", "8 processors, and the key allows 1024 and 1");
     let third = with_key(&service, &key, &job(5.0));
-    assert!((1..=31).contains(&third.number("retry-after")));
+    assert!((1..=21).contains(&third.number("retry-after")));
     assert_eq!(third.number("ratelimit-remaining"), 0);
-    third.refusal(429).is("rate_limited", "2 jobs a minute");
+    third.refusal(429).is("rate_limited", "3 jobs a minute");
     // Who is on the machine has no such limit.
     service.execute(&job(6.0)).printed("hi\n").exited(0);
     service.stop();
@@ -180,6 +186,11 @@ fn a_port_needs_a_key_and_stays_on_the_machine() {
     refused.is("invalid_request", "0.0.0.0");
     assert!(refused.remedy.contains("TLS"), "{refused:?}");
     create(&host, &["a"]);
+    let local = host.verb("api-key").args(["create", "local"]);
+    local.refusal().is("invalid_request", "needs no key");
+    let (expired, _) = create(&host, &["a", "--expires-in", "0s"]);
+    let rotate = host.verb("api-key").args(["rotate", &expired]);
+    rotate.refusal().is("invalid_request", "is expired");
     let unknown = host.verb("api-key").args(["revoke", "0000000000000000"]);
     unknown.refusal().is("invalid_request", "there is no key");
     let name = host.verb("api-key").args(["create", "Not A Name"]).finish();

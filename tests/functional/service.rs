@@ -200,14 +200,8 @@ fn bad_requests_are_problems() {
         .refusal(404)
         .is("invalid_request", "path");
     service.get("/v1/execute").refusal(405).is("invalid_request", "");
-    let error = service
-        .events(&json!({ "lang": "bash", "code": "" }))
-        .last()
-        .unwrap();
-    assert_eq!(
-        (error.event.as_str(), &error.data["code"]),
-        ("error", &json!("empty_code"))
-    );
+    let error = service.events_refused(&json!({ "lang": "bash", "code": "" }));
+    error.refusal(400).is("empty_code", "");
     // It has come to no harm.
     service.execute(&echo()).printed("hi\n").exited(0);
     service.stop();
@@ -244,6 +238,31 @@ fn jobs_wait_for_their_turn_or_are_told_when_to_come_again() {
     });
     assert_eq!(jobs(), json!({ "running": 0, "waiting": 0 }));
     service.stop();
+}
+
+#[test]
+fn what_only_waits_is_refused_when_the_service_ends() {
+    let host = Host::new();
+    let service = host.serve(&["--pool", "0", "--prespawned", "0", "--jobs", "1"]);
+    service.wait_until_ready();
+    thread::scope(|scope| {
+        let mut running =
+            service.events(&json!({ "lang": "bash", "code": "echo running; sleep 3; echo done" }));
+        assert!(running.any(|moment| moment.event == "stdout"));
+        let waiting = scope.spawn(|| service.post("/v1/execute", echo().to_string().as_bytes()));
+        service.wait_until("it waits", || {
+            service.get("/readyz").json()["jobs"]["waiting"] == 1
+        });
+        service.process().signal(Signal::TERM);
+        let refused = waiting.join().unwrap();
+        refused.refusal(503).is("queue_full", "being stopped");
+        let last = running.last().unwrap();
+        assert_eq!(
+            (last.event.as_str(), &last.data["exit_code"]),
+            ("result", &json!(0))
+        );
+    });
+    service.ended();
 }
 
 #[test]

@@ -59,6 +59,12 @@ impl Service {
         Reply::read(self.send("POST", path, body, ""))
     }
 
+    /// A job, to be answered with its events; but not this one.
+    pub fn events_refused(&self, job: &Value) -> Reply {
+        let accept = "Accept: text/event-stream\r\n";
+        Reply::read(self.send("POST", "/v1/execute", job.to_string().as_bytes(), accept))
+    }
+
     /// Where it listens for clients with a key.
     ///
     /// # Panics
@@ -159,6 +165,14 @@ impl Service {
     /// It did not end well.
     pub fn stop(self) {
         self.running.signal(Signal::TERM);
+        self.ended();
+    }
+
+    /// Waits for its end, which was asked for.
+    ///
+    /// # Panics
+    /// It did not end well.
+    pub fn ended(self) {
         let _ = self.running.finish().succeeded();
         assert!(!self.socket.exists(), "the socket is left");
     }

@@ -129,13 +129,16 @@ pub struct Allowance {
     /// The longest timeout of a job, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_timeout: Option<f64>,
-    /// The most memory of a job's machine, in MiB.
+    /// The most memory of a job's machine, in MiB; otherwise what the service gives by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_memory_mib: Option<u32>,
+    /// The most virtual processors of a job's machine; otherwise what the service gives by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_vcpus: Option<u8>,
 }
 
 impl Allowance {
-    /// No bounds but those of the service.
+    /// An equal part of the machine time, and no bounds of its own.
     pub const UNBOUNDED: Self = Self {
         weight: NonZeroU32::MIN,
         rate: None,
@@ -143,6 +146,7 @@ impl Allowance {
         queue: None,
         max_timeout: None,
         max_memory_mib: None,
+        max_vcpus: None,
     };
 
     /// As the queue takes it.
@@ -209,7 +213,8 @@ impl ApiKey {
     /// Why it is good no more.
     fn lapsed(&self, now: Duration) -> Option<Denied> {
         let before = |limit: Option<u64>| limit.is_some_and(|at| at <= now.as_secs());
-        if before(self.revoked) {
+        // Whatever the clock says now.
+        if self.revoked.is_some() {
             Some(Denied::Revoked)
         } else if before(self.expires) {
             Some(Denied::Expired)

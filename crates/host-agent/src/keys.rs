@@ -1,4 +1,4 @@
-//! Where API keys are kept: one file each, so that making, revoking and reading them need no lock.
+//! Where API keys are kept: one file each, so that making and reading them need no lock. Who changes one holds the directory's.
 //!
 //! ```text
 //! api-keys/            for this user only
@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use engine::admission::{ApiKey, Keys};
 use protocol::{ErrorCode, HostError};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 /// Below the state directory.
@@ -66,6 +67,8 @@ impl Keyring {
                     Ok(key) => keys.push(key),
                     // Removed meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    // That says nothing of the file.
+                    Err(error) if is_of_the_host(&error) => return Err(self.unusable(&error)),
                     Err(error) => problems.push(format!("{}: {error}", path.display())),
                 }
             }
@@ -94,6 +97,18 @@ impl Keyring {
         let keys = Arc::new(keys);
         *cached = stamp.is_settled().then(|| (stamp, Arc::clone(&keys)));
         Ok(keys)
+    }
+
+    /// Keeps others from changing keys, until it is dropped.
+    ///
+    /// # Errors
+    /// There is no directory, or it cannot be locked.
+    pub(crate) fn lock(&self) -> Result<File, HostError> {
+        let lock = File::open(&self.path).and_then(|file| {
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        });
+        lock.map_err(|error| self.unusable(&error))
     }
 
     /// Keeps a key, in place of one with its id.
@@ -159,6 +174,12 @@ pub(crate) fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
+}
+
+/// Whether it is for want of something else that a file could not be read: descriptors, memory, a disk that works.
+fn is_of_the_host(error: &io::Error) -> bool {
+    let of_the_file = [Errno::LOOP, Errno::NXIO, Errno::ACCESS];
+    Errno::from_io_error(error).is_some_and(|error| !of_the_file.contains(&error))
 }
 
 fn read(path: &Path) -> io::Result<ApiKey> {

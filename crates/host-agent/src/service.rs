@@ -1,8 +1,8 @@
 //! What `serve` does with a job, whoever brought it.
 //!
 //! ```text
-//! ExecuteRequest ─► checked ─► its turn, or refused ─► pool ─────────────► exec ─► answer ─► destroyed
-//!                                            └─ no snapshot of it: boot ──►┘
+//! ExecuteRequest ─► admitted: checked, its turn ─► pool ─────────────► exec ─► answer ─► destroyed
+//!                                             └─ no snapshot of it: boot ──►┘
 //! builder: missing or stale snapshot ─► build ─► Pool::install; the pool is without that template meanwhile, or has the old one
 //! ```
 
@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use engine::admission::Tenant;
 use engine::pool::policy::{BackoffPolicy, KeyConfig, Limits, Status};
 use engine::pool::{Leased, Pool, sensible_concurrency};
-use engine::queue::Turns;
 use engine::queue::policy::{Config, Refused};
+use engine::queue::{Turn, Turns};
 use engine::{EngineError, Sandbox};
 use protocol::limits::MAX_TIMEOUT;
 use protocol::{ErrorCode, Event, HostError, JobRequest, JobResponse, Language};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use vmm::RuntimeDir;
 
@@ -131,6 +132,14 @@ pub(crate) struct Service {
     slow: Mutex<BTreeMap<&'static str, String>>,
 }
 
+/// A job whose turn it is.
+pub(crate) struct Admitted {
+    request: ExecuteRequest,
+    machine: Machine,
+    accepted: Instant,
+    turn: Turn<Tenant>,
+}
+
 /// `GET /readyz`
 #[derive(Debug, Serialize)]
 pub(crate) struct Readiness {
@@ -169,8 +178,12 @@ impl Refusal {
     fn busy(refused: &Refused) -> Self {
         // A second is as exactly as it is known, and as HTTP says it.
         let wait = Duration::from_secs(refused.wait().as_secs().saturating_add(1));
+        let whose = match refused {
+            Refused::TenantFull { .. } => "the key",
+            _ => "the service",
+        };
         let remedy = format!(
-            "try again in {} s; --jobs and --queue of the service say how many it takes",
+            "try again in {} s; --jobs and --queue of {whose} say how many it takes",
             wait.as_secs()
         );
         Self {
@@ -229,58 +242,102 @@ impl Service {
         Ok(service)
     }
 
+    /// Waits until it is a job's turn.
+    ///
+    /// # Errors
+    /// It may not run, or there is no room for it.
+    pub(crate) async fn admit(
+        &self,
+        caller: &Caller,
+        mut request: ExecuteRequest,
+    ) -> Result<Admitted, Refusal> {
+        let accepted = Instant::now();
+        if request.job.trace_id.is_empty() {
+            request.job.trace_id = random_trace_id();
+        }
+        let trace_id = request.job.trace_id.clone();
+        let admitted = async {
+            request.job.validate()?;
+            let machine = self.machine(&request)?;
+            self.check_allowance(caller, &request.job, &machine)?;
+            let share = caller.allowance.share();
+            let turn = self.turns.take(&caller.tenant, share, request.patience()?).await;
+            Ok(Admitted {
+                turn: turn.map_err(|refused| Refusal::busy(&refused))?,
+                request,
+                machine,
+                accepted,
+            })
+        };
+        admitted.await.map_err(|refusal: Refusal| Refusal {
+            error: refusal.error.trace_id(trace_id),
+            ..refusal
+        })
+    }
+
     /// Runs a job.
     ///
     /// # Errors
     /// Why it did not run.
     pub(crate) async fn execute(
         &self,
-        caller: &Caller,
-        mut request: ExecuteRequest,
+        admitted: Admitted,
         on_event: impl FnMut(Event) + Send,
-    ) -> Result<JobResponse, Refusal> {
-        let accepted = Instant::now();
-        if request.job.trace_id.is_empty() {
-            request.job.trace_id = random_trace_id();
+    ) -> Result<JobResponse, HostError> {
+        let answered = self.run(&admitted, on_event).await;
+        answered.map_err(|error| error.trace_id(&admitted.request.job.trace_id))
+    }
+
+    /// Whether the key of whoever brings it lets a job have what it wants.
+    fn check_allowance(&self, caller: &Caller, job: &JobRequest, machine: &Machine) -> Result<(), HostError> {
+        if caller.is_local {
+            return Ok(());
         }
-        let trace_id = request.job.trace_id.clone();
-        let answered = self.run(caller, &request, accepted, on_event).await;
-        answered.map_err(|refusal| Refusal {
-            error: refusal.error.trace_id(trace_id),
-            ..refusal
-        })
+        let allowance = &caller.allowance;
+        if let Some(most) = allowance.max_timeout.filter(|most| job.timeout > *most) {
+            let cause = format!("the timeout is {} s, and the key allows {most}", job.timeout);
+            return Err(HostError::new(ErrorCode::InvalidTimeout, cause).remedy("ask for less"));
+        }
+        let own = Machine::of(machine.root.clone(), &self.args.machine)?;
+        let memory = allowance.max_memory_mib.unwrap_or(own.memory_mib);
+        let vcpus = allowance.max_vcpus.unwrap_or(own.vcpus);
+        if machine.memory_mib > memory || machine.vcpus > vcpus {
+            let cause = format!(
+                "the machine has {} MiB of memory and {} processors, and the key allows {memory} and {vcpus}",
+                machine.memory_mib, machine.vcpus
+            );
+            return Err(
+                HostError::new(ErrorCode::Forbidden, cause).remedy("ask for less with memory_mib and vcpus")
+            );
+        }
+        Ok(())
     }
 
     async fn run(
         &self,
-        caller: &Caller,
-        request: &ExecuteRequest,
-        accepted: Instant,
+        admitted: &Admitted,
         on_event: impl FnMut(Event) + Send,
-    ) -> Result<JobResponse, Refusal> {
-        request.job.validate()?;
-        let machine = self.machine(request)?;
-        check_allowance(caller, &request.job, &machine)?;
-        let patience = request.patience()?;
-        let turn = self
-            .turns
-            .take(&caller.tenant, caller.allowance.share(), patience)
-            .await;
-        let turn = turn.map_err(|refused| Refusal::busy(&refused))?;
-        let mut sandbox = self.sandbox(request, &machine).await?;
+    ) -> Result<JobResponse, HostError> {
+        let Admitted {
+            request,
+            machine,
+            accepted,
+            turn,
+        } = admitted;
+        let mut sandbox = self.sandbox(request, machine).await?;
         let leased = Instant::now();
         let mut response = sandbox.exec(&request.job, on_event).await?;
         let answered = Instant::now();
         // The answer does not wait for it.
         tokio::spawn(sandbox.destroy());
         if let Some(error) = response.error.take() {
-            return Err(error.into());
+            return Err(error);
         }
         if let Some(timings) = &mut response.timings {
             let execute = Duration::from_secs_f64(timings.execute.unwrap_or_default().max(0.0) / 1e3);
             let host =
                 answered.saturating_duration_since(leased).saturating_sub(execute) + answered.elapsed();
-            let waited = (leased - accepted).saturating_sub(turn.waited());
+            let waited = (leased - *accepted).saturating_sub(turn.waited());
             timings.queue = Some(milliseconds(turn.waited()));
             timings.host = Some(milliseconds(if timings.path.as_deref() == Some("pool") {
                 host + waited
@@ -348,10 +405,11 @@ impl Service {
 
     /// How many clients may be connected.
     pub(crate) fn most_connections(&self) -> usize {
-        self.concurrent
-            .get()
-            .saturating_add(self.args.queue)
+        let wanted = self.concurrent.get().saturating_add(self.args.queue);
+        // The rest of the descriptors is for machines.
+        wanted
             .saturating_add(SPARE_CONNECTIONS)
+            .min(most_descriptors() / 4)
     }
 
     /// The pool, as it was a moment ago.
@@ -368,6 +426,11 @@ impl Service {
                 waiting: self.turns.waiting(),
             },
         }
+    }
+
+    /// Refuses jobs that do not run yet.
+    pub(crate) fn stop(&self) {
+        self.turns.close();
     }
 
     /// Destroys all machines.
@@ -467,23 +530,6 @@ impl Service {
     }
 }
 
-/// Whether the key of whoever brings it lets a job have what it wants.
-fn check_allowance(caller: &Caller, job: &JobRequest, machine: &Machine) -> Result<(), HostError> {
-    let allowance = &caller.allowance;
-    if let Some(most) = allowance.max_timeout.filter(|most| job.timeout > *most) {
-        let cause = format!("the timeout is {} s, and the key allows {most}", job.timeout);
-        return Err(HostError::new(ErrorCode::InvalidTimeout, cause).remedy("ask for less"));
-    }
-    if let Some(most) = allowance.max_memory_mib.filter(|most| machine.memory_mib > *most) {
-        let cause = format!(
-            "the machine has {} MiB of memory, and the key allows {most}",
-            machine.memory_mib
-        );
-        return Err(HostError::new(ErrorCode::Forbidden, cause).remedy("ask for less with memory_mib"));
-    }
-    Ok(())
-}
-
 /// A machine for one job.
 enum Lease {
     Pool(Box<Leased>),
@@ -508,6 +554,16 @@ impl Lease {
             Self::Cold(sandbox) => sandbox.destroy().await,
         };
     }
+}
+
+/// How many descriptors this process may have, raised to what it may have at most.
+fn most_descriptors() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, it stays what it was.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(now).unwrap_or(usize::MAX)
 }
 
 fn over_budget(error: &dyn std::fmt::Display) -> HostError {

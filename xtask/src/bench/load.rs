@@ -7,7 +7,7 @@
 
 use std::sync::Barrier;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
@@ -167,7 +167,15 @@ pub(crate) fn soak(arguments: &SoakArguments) -> anyhow::Result<()> {
 /// With a full pool, so that what belongs to machines is the same each time.
 fn look(service: &mut Service, number: u32) -> anyhow::Result<Holdings> {
     service.settled()?;
-    let holdings = service.holdings()?;
+    let mut holdings = service.holdings()?;
+    // The connection that asked whether it has settled may not be closed yet.
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(50));
+        let now = service.holdings()?;
+        if now.descriptors <= holdings.descriptors {
+            holdings = now;
+        }
+    }
     println!("after {number:>5} jobs: {holdings:?}");
     Ok(holdings)
 }

@@ -63,7 +63,10 @@ pub(crate) struct CreateKeyArgs {
     /// The longest timeout of a job, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_timeout: Option<f64>,
-    /// The most memory of a job's machine, as in 512M
+    /// The most memory of a job's machine, as in 2G [default: as much as the service gives without being asked]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_memory: Option<String>,
+    /// The most virtual processors of a job's machine [default: as many as the service gives without being asked]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_vcpus: Option<u8>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use engine::admission::{Allowance, ApiKey, KEY_BYTES, Keys, Scope};
+use engine::admission::{Allowance, ApiKey, KEY_BYTES, Keys, Scope, Tenant};
 use protocol::limits::MAX_TIMEOUT;
 use protocol::{ErrorCode, HostError};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -30,6 +30,10 @@ fn run(global: &GlobalArgs, command: &ApiKeyCommand) -> Result<(), HostError> {
     let now = since_epoch();
     match command {
         ApiKeyCommand::Create(args) => {
+            if args.tenant == Tenant::local() {
+                let cause = "the tenant local is who needs no key";
+                return Err(HostError::new(ErrorCode::InvalidRequest, cause).remedy("give another name"));
+            }
             let scopes: BTreeSet<_> = if args.scopes.is_empty() {
                 Scope::ALL.into()
             } else {
@@ -50,6 +54,7 @@ fn run(global: &GlobalArgs, command: &ApiKeyCommand) -> Result<(), HostError> {
         }
         ApiKeyCommand::List => list(&keyring, global.json)?,
         ApiKeyCommand::Revoke { id } => {
+            let _lock = keyring.lock()?;
             let keys = loaded(&keyring)?;
             let mut key = find(&keys, id)?.clone();
             // Taken back a second time, it stays taken back since the first.
@@ -62,10 +67,11 @@ fn run(global: &GlobalArgs, command: &ApiKeyCommand) -> Result<(), HostError> {
             }
         }
         ApiKeyCommand::Rotate { id, grace } => {
+            let _lock = keyring.lock()?;
             let keys = loaded(&keyring)?;
             let mut old = find(&keys, id)?.clone();
-            if old.revoked.is_some() {
-                let cause = format!("the key {id} is revoked");
+            if state(&old, now) != "good" {
+                let cause = format!("the key {id} is {}", state(&old, now));
                 return Err(HostError::new(ErrorCode::InvalidRequest, cause)
                     .remedy("make a new one with `host-agent api-key create`"));
             }
@@ -99,6 +105,7 @@ fn allowance(args: &CreateKeyArgs) -> Result<Allowance, HostError> {
         max_memory_mib: memory
             .map(|size| machine::size_mib("--max-memory", size))
             .transpose()?,
+        max_vcpus: args.max_vcpus,
     })
 }
 

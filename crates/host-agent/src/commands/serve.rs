@@ -66,6 +66,7 @@ fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), HostError> {
         let served = server::serve(listener, ports, keyring, service.clone(), stopped);
         let signalled = async {
             interrupts.next().await;
+            service.stop();
             let _ = stop.send(true);
             std::future::pending().await
         };

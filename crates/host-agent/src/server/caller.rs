@@ -38,6 +38,8 @@ const MINUTE: u64 = 60;
 pub(crate) struct Caller {
     pub(crate) tenant: Tenant,
     pub(crate) allowance: Allowance,
+    /// On this machine, as the user who runs the service or one they trust.
+    pub(crate) is_local: bool,
 }
 
 /// Who is at the other end of a Unix socket (SO_PEERCRED, unix(7)).
@@ -60,8 +62,11 @@ pub(super) async fn check_peer(
     next: Next,
 ) -> Response {
     if peer.is_allowed() {
-        let (tenant, allowance) = (Tenant::local(), Allowance::UNBOUNDED);
-        request.extensions_mut().insert(Caller { tenant, allowance });
+        request.extensions_mut().insert(Caller {
+            tenant: Tenant::local(),
+            allowance: Allowance::UNBOUNDED,
+            is_local: true,
+        });
         next.run(request).await
     } else {
         let cause = "this socket is for the user who runs the service";
@@ -127,7 +132,7 @@ impl Door {
 pub(super) async fn check_key(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if path == "/healthz" {
-        return next.run(request).await;
+        return closing(next.run(request).await);
     }
     let scope = if path == "/v1/execute" {
         Scope::Execute
@@ -136,7 +141,14 @@ pub(super) async fn check_key(State(door): State<Arc<Door>>, mut request: Reques
     };
     let keys = match door.keyring.current() {
         Ok(keys) => keys,
-        Err(error) => return problem::of(&error),
+        Err(error) => {
+            tracing::error!(%error, "Nobody is let in");
+            let cause = "the keys cannot be read";
+            let error = HostError::new(ErrorCode::StateUnusable, cause);
+            return closing(problem::of(
+                &error.remedy("see the service's log, or `host-agent api-key list`"),
+            ));
+        }
     };
     let shown = bearer(request.headers()).ok_or(Denied::Missing);
     let key = match shown.and_then(|shown| keys.check(shown, scope, since_epoch())) {
@@ -166,6 +178,7 @@ pub(super) async fn check_key(State(door): State<Arc<Door>>, mut request: Reques
             request.extensions_mut().insert(Caller {
                 tenant: key.tenant.clone(),
                 allowance: key.allowance,
+                is_local: false,
             });
             next.run(request).await
         }
@@ -199,6 +212,13 @@ fn refuse(denied: &Denied) -> Response {
     let mut response = problem(StatusCode::UNAUTHORIZED, &error);
     let challenge = HeaderValue::from_static("Bearer");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    closing(response)
+}
+
+/// Who has shown no key keeps no connection.
+fn closing(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
     response
 }
 

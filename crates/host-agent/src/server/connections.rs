@@ -1,4 +1,5 @@
-//! Connections of clients: so many at a time, each with a deadline for its headers, all told when the service ends.
+//! Connections of clients: so many at a time, each with a deadline for its headers and for taking what it is sent, all told when
+//! the service ends.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,10 +17,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tower_service::Service as _;
 
 /// How long a client may take to send the head of a request, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long a client may take none of what it is sent.
+const UNREAD: Duration = Duration::from_secs(30);
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -51,12 +55,14 @@ where
             connected = connected => connected,
         };
         let (router, mark) = (router.clone(), mark(&stream));
+        let mut patient = TimeoutStream::new(stream);
+        patient.set_write_timeout(Some(UNREAD));
         let answer = service_fn(move |request| answer(router.clone(), mark.clone(), request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), answer);
+            .serve_connection(TokioIo::new(Box::pin(patient)), answer);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -8,13 +8,12 @@ use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
-use protocol::{Event, JobResponse};
+use protocol::{Event, HostError, JobResponse};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 
-use super::caller::Caller;
-use crate::service::{ExecuteRequest, Refusal, Service};
+use crate::service::{Admitted, Service};
 
 /// As requests accept it and answers name it.
 pub(crate) const CONTENT_TYPE: &str = "text/event-stream";
@@ -34,15 +33,19 @@ impl Drop for Job {
 }
 
 /// Runs a job and answers with its events as they come. What a reader has not taken yet is bounded by what a job may print.
-pub(super) fn response(service: Arc<Service>, caller: Caller, mut request: ExecuteRequest) -> Response {
-    request.job.stream = true;
+pub(super) fn response(
+    service: Arc<Service>,
+    admitted: Admitted,
+    held: SemaphorePermit<'static>,
+) -> Response {
     let (events, received) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         let passed = events.clone();
         let answered = service
-            .execute(&caller, request, move |event| drop(passed.send(line(&event))))
+            .execute(admitted, move |event| drop(passed.send(line(&event))))
             .await;
         let _ = events.send(last(answered));
+        drop(held);
     });
     let job = Job(task.abort_handle());
     let body = stream::unfold((received, job), |(mut received, job)| async move {
@@ -60,10 +63,10 @@ fn line(event: &Event) -> Bytes {
     }
 }
 
-fn last(answered: Result<JobResponse, Refusal>) -> Bytes {
+fn last(answered: Result<JobResponse, HostError>) -> Bytes {
     match answered {
         Ok(response) => encode(RESULT, &response),
-        Err(refusal) => encode(ERROR, &refusal.error),
+        Err(error) => encode(ERROR, &error),
     }
 }
 

@@ -34,16 +34,18 @@ use hyper::body::Body as _;
 use protocol::limits::MAX_FRAME;
 use protocol::{ErrorCode, HostError};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 
 use self::caller::{Caller, Door, Peer, check_key, check_peer};
 use self::problem::problem;
 use crate::keys::Keyring;
-use crate::service::{ExecuteRequest, Service};
+use crate::service::{ExecuteRequest, Refusal, Service};
 
 /// How long the body of a request may take to come.
 const BODY: Duration = Duration::from_secs(60);
+/// What the requests of all clients together may hold, in KiB, until each is answered.
+static HELD: Semaphore = Semaphore::const_new(256 << 10);
 /// Who may connect: the owner and their group (where they can reach the directory).
 const SOCKET_MODE: u32 = 0o660;
 
@@ -142,8 +144,8 @@ async fn no_such_method() -> Response {
     problem(StatusCode::METHOD_NOT_ALLOWED, &error)
 }
 
-/// The body of a request: so long, and within so much time.
-async fn read(request: Request) -> Result<Bytes, Response> {
+/// The body of a request: so long, and within so much time. With it comes the right to hold that much.
+async fn read(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), Response> {
     let too_long = || {
         let cause = format!("the request is over {MAX_FRAME} bytes");
         let error = HostError::new(ErrorCode::InvalidRequest, cause).remedy("send less, or less at a time");
@@ -153,9 +155,24 @@ async fn read(request: Request) -> Result<Bytes, Response> {
     if request.body().size_hint().lower() > MAX_FRAME as u64 {
         return Err(too_long());
     }
+    // Where it does not say, it may be as long as any.
+    let most = request.body().size_hint().upper().unwrap_or(MAX_FRAME as u64);
+    let Ok(mut held) = HELD.try_acquire_many(kibibytes(most)) else {
+        let cause = "the requests that wait hold as much data as the service takes";
+        let error = HostError::new(ErrorCode::QueueFull, cause).remedy("try again in 1 s");
+        return Err(problem::of_refusal(&Refusal {
+            error,
+            retry_after: Some(Duration::from_secs(1)),
+        }));
+    };
     let limited = Limited::new(request.into_body(), MAX_FRAME);
     match timeout(BODY, limited.collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Ok(body)) => {
+            let body = body.to_bytes();
+            let needed = kibibytes(body.len() as u64) as usize;
+            drop(held.split(held.num_permits().saturating_sub(needed)));
+            Ok((body, held))
+        }
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
         Ok(Err(error)) => {
             let cause = format!("the request did not come whole: {error}");
@@ -169,26 +186,37 @@ async fn read(request: Request) -> Result<Bytes, Response> {
     }
 }
 
+fn kibibytes(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
 async fn execute(
     State(service): State<Arc<Service>>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
     let events = wants_events(request.headers());
-    let body = match read(request).await {
+    let (body, held) = match read(request).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    let request: ExecuteRequest = match serde_json::from_slice(&body) {
+    let mut request: ExecuteRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return problem::of(&ExecuteRequest::refusal(&body, &error)),
     };
+    // It may be padded, and the job may wait for long.
+    drop(body);
+    request.job.stream |= events;
+    let admitted = match service.admit(&caller, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return problem::of_refusal(&refusal),
+    };
     if events {
-        return events::response(service, caller, request);
+        return events::response(service, admitted, held);
     }
-    match service.execute(&caller, request, |_| {}).await {
+    match service.execute(admitted, |_| {}).await {
         Ok(response) => json(&response),
-        Err(refusal) => problem::of_refusal(&refusal),
+        Err(error) => problem::of(&error),
     }
 }
 
