@@ -97,10 +97,7 @@ fn memory() {
 fn disk() {
     let host = Host::new();
     let answer = host.run("bash", "dd if=/dev/zero of=big bs=1M count=4096");
-    let answer = answer
-        .time_enough(120)
-        .within(Duration::from_secs(180))
-        .answer();
+    let answer = answer.time_enough(120).within(Duration::from_secs(180)).answer();
     answer.ended_by("disk_full", 137);
 }
 
