@@ -5,21 +5,20 @@
 //! api-keys/<id>.json   an ApiKey; replaced as a whole
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use engine::admission::{ApiKey, Keys};
+use image::guarded::{Access, Directory, lock_exclusive, private_directory};
+use image::{Unsafe, publish_file};
 use protocol::{ErrorCode, HostError};
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::fs::{fstat, fsync};
 
 /// Below the state directory.
 const DIRECTORY: &str = "api-keys";
+/// What the name of a key's file ends in. What a killed process was still writing has another ending.
+const ENDING: &str = ".json";
 /// The most that a key's file may have, in bytes.
 const MAX_FILE: u64 = 16 << 10;
 /// A directory that changed so lately may change again without its time telling (inode times are as coarse as the kernel's tick).
@@ -27,7 +26,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// The directory of keys.
 pub(crate) struct Keyring {
-    path: PathBuf,
+    state: PathBuf,
     cached: Mutex<Option<(Stamp, Arc<Keys>)>>,
 }
 
@@ -36,41 +35,43 @@ pub(crate) struct Keyring {
 struct Stamp {
     device: u64,
     inode: u64,
-    changed: (i64, i64),
+    changed: Duration,
 }
 
 impl Keyring {
     /// The keys below that state directory. Opens nothing yet.
     pub(crate) fn new(state: &Path) -> Self {
         Self {
-            path: state.join(DIRECTORY),
+            state: state.to_owned(),
             cached: Mutex::default(),
         }
     }
 
-    /// All keys. What a file says that cannot be read or trusted is told, and its key does not exist: it opens nothing.
+    /// All keys. What a file says that cannot be trusted is told, and its key does not exist: it opens nothing.
     ///
     /// # Errors
-    /// The directory cannot be read or trusted.
+    /// The directory or a file cannot be read, or the directory not be trusted.
     pub(crate) fn load(&self) -> Result<(Keys, Vec<String>), HostError> {
-        let mut problems = Vec::new();
-        if self.stamp()?.is_none() {
-            return Ok((Keys::default(), problems));
+        match self.open()? {
+            Some(directory) => self.load_from(&directory),
+            None => Ok((Keys::default(), Vec::new())),
         }
-        let entries = fs::read_dir(&self.path).map_err(|error| self.unusable(&error))?;
-        let mut keys = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(|error| self.unusable(&error))?.path();
-            // What a killed process was still writing has another ending.
-            if path.extension().is_some_and(|ending| ending == "json") {
-                match read(&path) {
-                    Ok(key) => keys.push(key),
-                    // Removed meanwhile.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    // That says nothing of the file.
-                    Err(error) if is_of_the_host(&error) => return Err(self.unusable(&error)),
-                    Err(error) => problems.push(format!("{}: {error}", path.display())),
-                }
+    }
+
+    fn load_from(&self, directory: &Directory) -> Result<(Keys, Vec<String>), HostError> {
+        let (mut keys, mut problems) = (Vec::new(), Vec::new());
+        for entry in std::fs::read_dir(self.path()).map_err(|error| self.unusable(&error))? {
+            let name = entry.map_err(|error| self.unusable(&error))?.file_name();
+            let Some(name) = name.to_str().filter(|name| name.ends_with(ENDING)) else {
+                continue;
+            };
+            match read(directory, name) {
+                Ok(key) => keys.push(key),
+                // Removed meanwhile.
+                Err(Wrong::File(Unsafe::Missing)) => {}
+                // That says nothing of the file: descriptors, memory or a disk that works may be missing.
+                Err(Wrong::File(Unsafe::Io(error))) => return Err(self.unusable(&error)),
+                Err(wrong) => problems.push(format!("{name}: {wrong}")),
             }
         }
         Ok((keys.into_iter().collect(), problems))
@@ -81,16 +82,17 @@ impl Keyring {
     /// # Errors
     /// As [`Keyring::load`].
     pub(crate) fn current(&self) -> Result<Arc<Keys>, HostError> {
-        let Some(stamp) = self.stamp()? else {
+        let Some(directory) = self.open()? else {
             return Ok(Arc::default());
         };
+        let stamp = Stamp::of(&directory).map_err(|error| self.unusable(&error))?;
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, keys)) = &*cached
             && *known == stamp
         {
             return Ok(Arc::clone(keys));
         }
-        let (keys, problems) = self.load()?;
+        let (keys, problems) = self.load_from(&directory)?;
         for problem in problems {
             tracing::warn!("A key is not used: {problem}");
         }
@@ -99,16 +101,16 @@ impl Keyring {
         Ok(keys)
     }
 
-    /// Keeps others from changing keys, until it is dropped.
+    /// Keeps others from changing keys, until it is dropped. None where there are no keys.
     ///
     /// # Errors
-    /// There is no directory, or it cannot be locked.
-    pub(crate) fn lock(&self) -> Result<File, HostError> {
-        let lock = File::open(&self.path).and_then(|file| {
-            flock(&file, FlockOperation::LockExclusive)?;
-            Ok(file)
-        });
-        lock.map_err(|error| self.unusable(&error))
+    /// The directory cannot be trusted or locked.
+    pub(crate) fn lock(&self) -> Result<Option<Directory>, HostError> {
+        let directory = self.open()?;
+        if let Some(directory) = &directory {
+            lock_exclusive(directory).map_err(|error| self.unusable(&error))?;
+        }
+        Ok(directory)
     }
 
     /// Keeps a key, in place of one with its id.
@@ -116,56 +118,56 @@ impl Keyring {
     /// # Errors
     /// It cannot be written.
     pub(crate) fn put(&self, key: &ApiKey) -> Result<(), HostError> {
-        let write = || {
-            let mut make = DirBuilder::new();
-            make.recursive(true).mode(0o700).create(&self.path)?;
-            let mut file = tempfile::Builder::new().prefix(&key.id).tempfile_in(&self.path)?;
-            serde_json::to_writer(&mut file, key)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(self.path.join(format!("{}.json", key.id)))?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|error| self.unusable(&error))?;
-        self.stamp().map(drop)
+        private_directory(&self.state, &[DIRECTORY])?;
+        let directory = self.open()?;
+        let text = serde_json::to_vec(key).map_err(|error| self.unusable(&error))?;
+        publish_file(&self.path().join(format!("{}{ENDING}", key.id)), &text, 0o600)?;
+        // A key that was taken back stays so, also if the power fails now.
+        directory
+            .map_or(Ok(()), fsync)
+            .map_err(|error| self.unusable(&error))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.state.join(DIRECTORY)
     }
 
     /// None where there is no directory.
-    fn stamp(&self) -> Result<Option<Stamp>, HostError> {
-        let metadata = match fs::symlink_metadata(&self.path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.unusable(&error)),
-        };
-        if !metadata.is_dir() {
-            return Err(self.unusable(&"it is no directory"));
+    fn open(&self) -> Result<Option<Directory>, HostError> {
+        match Directory::open(&self.path(), Access::Private) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Unsafe::Missing) => Ok(None),
+            Err(error) => Err(self.unusable(&error)),
         }
-        check(&metadata).map_err(|error| self.unusable(&error))?;
-        Ok(Some(Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            changed: (metadata.mtime(), metadata.mtime_nsec()),
-        }))
     }
 
     fn unusable(&self, why: &dyn std::fmt::Display) -> HostError {
         HostError::new(
             ErrorCode::StateUnusable,
-            format!("cannot use the API keys in {}: {why}", self.path.display()),
+            format!("cannot use the API keys in {}: {why}", self.path().display()),
         )
-        .remedy("the directory and its files must belong to the user who runs host-agent, and nobody else may change them")
+        .remedy(
+            "the directory and its files must belong to the user who runs host-agent, and be for nobody else",
+        )
     }
 }
 
 impl Stamp {
+    fn of(directory: &Directory) -> rustix::io::Result<Self> {
+        let stat = fstat(directory)?;
+        Ok(Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            changed: Duration::new(
+                stat.st_mtime.try_into().unwrap_or_default(),
+                stat.st_mtime_nsec.try_into().unwrap_or_default(),
+            ),
+        })
+    }
+
     fn is_settled(self) -> bool {
-        let changed = Duration::new(
-            self.changed.0.try_into().unwrap_or_default(),
-            self.changed.1.try_into().unwrap_or_default(),
-        );
-        since_epoch()
-            .checked_sub(changed)
-            .is_some_and(|age| age > SETTLED)
+        let age = since_epoch().checked_sub(self.changed);
+        age.is_some_and(|age| age > SETTLED)
     }
 }
 
@@ -176,49 +178,40 @@ pub(crate) fn since_epoch() -> Duration {
         .unwrap_or_default()
 }
 
-/// Whether it is for want of something else that a file could not be read: descriptors, memory, a disk that works.
-fn is_of_the_host(error: &io::Error) -> bool {
-    let of_the_file = [Errno::LOOP, Errno::NXIO, Errno::ACCESS];
-    Errno::from_io_error(error).is_some_and(|error| !of_the_file.contains(&error))
+/// Why a file is no key.
+#[derive(Debug)]
+enum Wrong {
+    File(Unsafe),
+    Text(serde_json::Error),
+    Name,
 }
 
-fn read(path: &Path) -> io::Result<ApiKey> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let metadata = file.metadata()?;
-    check(&metadata)?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE {
-        return Err(io::Error::other("it is no file of a key"));
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Text(error) => error.fmt(f),
+            Self::Name => f.write_str("it has the name of another key"),
+        }
     }
-    let mut text = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut text)?;
-    let key: ApiKey = serde_json::from_slice(&text)?;
-    if path.file_stem().is_some_and(|name| name == key.id.as_str()) {
+}
+
+fn read(directory: &Directory, name: &str) -> Result<ApiKey, Wrong> {
+    let text = directory
+        .read(name, Access::Private, MAX_FILE)
+        .map_err(Wrong::File)?;
+    let key: ApiKey = serde_json::from_slice(&text).map_err(Wrong::Text)?;
+    if name.strip_suffix(ENDING) == Some(&key.id) {
         Ok(key)
     } else {
-        Err(io::Error::other("it has the name of another key"))
+        Err(Wrong::Name)
     }
-}
-
-fn check(metadata: &fs::Metadata) -> io::Result<()> {
-    let owner = metadata.uid();
-    if owner != 0 && owner != geteuid().as_raw() {
-        return Err(io::Error::other(format!("it belongs to user {owner}")));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(io::Error::other(format!(
-            "others can write to it (mode {:04o})",
-            metadata.mode() & 0o7777
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::fs::Permissions;
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt as _;
 
     use engine::admission::{Allowance, Denied, KEY_BYTES, Scope, Tenant};
@@ -266,13 +259,13 @@ mod tests {
         for seed in 1..4 {
             keyring.put(&key(seed).0).unwrap();
         }
-        let file = |seed: u8| keyring.path.join(format!("{}.json", key(seed).0.id));
+        let file = |seed: u8| keyring.path().join(format!("{}.json", key(seed).0.id));
         fs::set_permissions(file(1), Permissions::from_mode(0o666)).unwrap();
         fs::write(file(2), "{").unwrap();
         fs::copy(file(3), file(4)).unwrap();
         let (keys, problems) = keyring.load().unwrap();
         assert_eq!((keys.iter().count(), problems.len()), (1, 3), "{problems:?}");
-        fs::set_permissions(&keyring.path, Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(keyring.path(), Permissions::from_mode(0o777)).unwrap();
         let error = keyring.current().unwrap_err();
         assert_eq!(error.code, ErrorCode::StateUnusable);
         assert!(error.cause.contains("mode 0777"), "{error}");

@@ -178,14 +178,14 @@ impl Refusal {
     fn busy(refused: &Refused) -> Self {
         // A second is as exactly as it is known, and as HTTP says it.
         let wait = Duration::from_secs(refused.wait().as_secs().saturating_add(1));
-        let whose = match refused {
-            Refused::TenantFull { .. } => "the key",
-            _ => "the service",
+        let seconds = wait.as_secs();
+        let remedy = match refused {
+            Refused::Closed => "try again when it runs again".to_owned(),
+            Refused::TenantFull { .. } => {
+                format!("try again in {seconds} s; --jobs and --queue of the key say how many it takes")
+            }
+            _ => format!("try again in {seconds} s; --jobs and --queue of the service say how many it takes"),
         };
-        let remedy = format!(
-            "try again in {} s; --jobs and --queue of {whose} say how many it takes",
-            wait.as_secs()
-        );
         Self {
             error: HostError::new(ErrorCode::QueueFull, refused.to_string()).remedy(remedy),
             retry_after: Some(wait),
@@ -409,7 +409,7 @@ impl Service {
         // The rest of the descriptors is for machines.
         wanted
             .saturating_add(SPARE_CONNECTIONS)
-            .min(most_descriptors() / 4)
+            .min(raise_descriptors() / 4)
     }
 
     /// The pool, as it was a moment ago.
@@ -556,8 +556,8 @@ impl Lease {
     }
 }
 
-/// How many descriptors this process may have, raised to what it may have at most.
-fn most_descriptors() -> usize {
+/// Has this process take as many descriptors as it may have at most; how many that is.
+fn raise_descriptors() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // Refused, it stays what it was.

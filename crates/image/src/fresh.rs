@@ -80,7 +80,10 @@ fn sync_files(directory: &Path) -> Result<(), ImageError> {
 }
 
 /// Writes `contents` to `target`, which then has `mode`, in one step.
-pub(crate) fn publish_file(target: &Path, contents: &[u8], mode: u32) -> Result<(), ImageError> {
+///
+/// # Errors
+/// It cannot be written.
+pub fn publish_file(target: &Path, contents: &[u8], mode: u32) -> Result<(), ImageError> {
     let parent = parent_of(target);
     fs::create_dir_all(parent).map_err(ImageError::io("create", parent))?;
     let mut file = tempfile::Builder::new()

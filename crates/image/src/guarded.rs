@@ -66,7 +66,7 @@ impl From<Errno> for Unsafe {
 
 /// Who else may have access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// Others may read, but not write.
     Shared,
     /// Nobody else may do either.
@@ -75,13 +75,16 @@ pub(crate) enum Access {
 
 /// An open directory that only its owner can change.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub struct Directory {
     descriptor: OwnedFd,
 }
 
 impl Directory {
     /// The directory at `path`, whose last component is not followed.
-    pub(crate) fn open(path: &Path, access: Access) -> Result<Self, Unsafe> {
+    ///
+    /// # Errors
+    /// It is missing, is no directory, or others have access that they should not have.
+    pub fn open(path: &Path, access: Access) -> Result<Self, Unsafe> {
         Self::open_at(CWD, path, access)
     }
 
@@ -119,7 +122,10 @@ impl Directory {
     }
 
     /// All of the file `name`, which is at most `limit` bytes.
-    pub(crate) fn read(&self, name: &str, access: Access, limit: u64) -> Result<Vec<u8>, Unsafe> {
+    ///
+    /// # Errors
+    /// It is missing, is no file, is longer, or others have access that they should not have.
+    pub fn read(&self, name: &str, access: Access, limit: u64) -> Result<Vec<u8>, Unsafe> {
         let file = self.file(name, access)?;
         let mut contents = Vec::new();
         file.take(limit + 1).read_to_end(&mut contents)?;
@@ -158,7 +164,10 @@ fn check(metadata: &fs::Metadata, access: Access) -> Result<(), Unsafe> {
 }
 
 /// Makes `root` and below it each of `names`, one in the other, the latter for this user only.
-pub(crate) fn private_directory(root: &Path, names: &[&str]) -> Result<(), ImageError> {
+///
+/// # Errors
+/// One cannot be made.
+pub fn private_directory(root: &Path, names: &[&str]) -> Result<(), ImageError> {
     fs::create_dir_all(root).map_err(ImageError::io("create", root))?;
     let mut path = root.to_owned();
     for name in names {
@@ -173,8 +182,11 @@ pub(crate) fn private_directory(root: &Path, names: &[&str]) -> Result<(), Image
     Ok(())
 }
 
-/// Takes the lock, however long another one holds it.
-pub(crate) fn lock_exclusive(file: impl AsFd) -> io::Result<()> {
+/// Takes the lock (flock(2)), however long another one holds it.
+///
+/// # Errors
+/// The file cannot be locked.
+pub fn lock_exclusive(file: impl AsFd) -> io::Result<()> {
     loop {
         match flock(file.as_fd(), FlockOperation::LockExclusive) {
             Err(Errno::INTR) => {}

@@ -184,11 +184,15 @@ impl Tenant {
         self.used + running.sum::<f64>() / self.weight()
     }
 
-    /// How long its queue is for its weight, with so many more.
-    #[expect(clippy::cast_precision_loss, reason = "a queue is short")]
-    fn backlog(&self, more: usize) -> f64 {
-        (self.waiting.len() + more) as f64 / self.weight()
+    /// How long its queue is for its weight.
+    fn backlog(&self) -> f64 {
+        backlog(self.waiting.len(), self.share)
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a queue is short")]
+fn backlog(waiting: usize, share: Share) -> f64 {
+    waiting as f64 / f64::from(share.weight.get())
 }
 
 impl<T: Ord + Clone> Queue<T> {
@@ -297,8 +301,8 @@ impl<T: Ord + Clone> Queue<T> {
         self.forget(&name);
     }
 
-    /// How long a job of `tenant` that came now would wait: until all that would be served before it have had their turns, each as long as a
-    /// job takes on average. Others are before it in proportion to their weights.
+    /// How long a job of `tenant` that came now would wait: until all that would be served before it have had their turns, each
+    /// as long as a job takes on average. Others are before it in proportion to their weights.
     #[expect(clippy::cast_precision_loss, reason = "a queue is short")]
     #[must_use]
     pub fn predicted_wait(&self, tenant: &T, share: Share) -> Duration {
@@ -308,7 +312,7 @@ impl<T: Ord + Clone> Queue<T> {
         let known = self.tenants.get(tenant);
         let own = known.map_or(0, |tenant| tenant.waiting.len());
         let own_time = known.map_or(self.service_time, |tenant| tenant.service_time);
-        let rounds = (own + 1) as f64 / f64::from(share.weight.get());
+        let rounds = backlog(own + 1, share);
         let others = self.tenants.iter().filter(|(name, _)| *name != tenant);
         let before = others.map(|(_, other)| (other.waiting.len() as f64).min(rounds * other.weight()));
         let all = self.config.concurrent.get();
@@ -357,15 +361,14 @@ impl<T: Ord + Clone> Queue<T> {
         Entered { ticket, displaced }
     }
 
-    /// Sends the last job away of the tenant with the longest queue for its weight, if that is longer than that of `tenant` would be.
+    /// Sends the last job away of the tenant with the longest queue for its weight, if that is longer than that of `tenant` would
+    /// be.
     fn displace(&mut self, tenant: &T, share: Share) -> Option<Ticket> {
         let own = self.tenants.get(tenant).map_or(0, |tenant| tenant.waiting.len());
-        #[expect(clippy::cast_precision_loss, reason = "a queue is short")]
-        let own = (own + 1) as f64 / f64::from(share.weight.get());
         let others = self.tenants.iter_mut().filter(|(name, _)| *name != tenant);
         let (name, longest) =
-            others.max_by(|(_, one), (_, other)| one.backlog(0).total_cmp(&other.backlog(0)))?;
-        if longest.backlog(0) <= own {
+            others.max_by(|(_, one), (_, other)| one.backlog().total_cmp(&other.backlog()))?;
+        if longest.backlog() <= backlog(own + 1, share) {
             return None;
         }
         let ticket = longest.waiting.pop_back()?;

@@ -62,7 +62,9 @@ impl<T: Ord + Clone> Turns<T> {
             let Entered { ticket, displaced } = state.queue.enter(now, tenant, share, patience)?;
             state.waiters.insert(ticket, tell);
             // Who waits for it learns it by this.
-            displaced.map(|displaced| state.waiters.remove(&displaced));
+            if let Some(displaced) = displaced {
+                state.waiters.remove(&displaced);
+            }
             ticket
         };
         let mut turn = Turn {

@@ -29,7 +29,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use futures_util::future::try_join_all;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use protocol::limits::MAX_FRAME;
 use protocol::{ErrorCode, HostError};
@@ -44,8 +44,10 @@ use crate::service::{ExecuteRequest, Refusal, Service};
 
 /// How long the body of a request may take to come.
 const BODY: Duration = Duration::from_secs(60);
-/// What the requests of all clients together may hold, in KiB, until each is answered.
-static HELD: Semaphore = Semaphore::const_new(256 << 10);
+/// What the requests of all clients with a key may hold together, in KiB, until each is answered.
+static HELD_REMOTE: Semaphore = Semaphore::const_new(256 << 10);
+/// The same of those on this machine, whom the others cannot shut out.
+static HELD_LOCAL: Semaphore = Semaphore::const_new(256 << 10);
 /// Who may connect: the owner and their group (where they can reach the directory).
 const SOCKET_MODE: u32 = 0o660;
 
@@ -145,7 +147,7 @@ async fn no_such_method() -> Response {
 }
 
 /// The body of a request: so long, and within so much time. With it comes the right to hold that much.
-async fn read(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), Response> {
+async fn read(request: Request, caller: &Caller) -> Result<(Bytes, SemaphorePermit<'static>), Response> {
     let too_long = || {
         let cause = format!("the request is over {MAX_FRAME} bytes");
         let error = HostError::new(ErrorCode::InvalidRequest, cause).remedy("send less, or less at a time");
@@ -155,26 +157,23 @@ async fn read(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), Res
     if request.body().size_hint().lower() > MAX_FRAME as u64 {
         return Err(too_long());
     }
-    // Where it does not say, it may be as long as any.
-    let most = request.body().size_hint().upper().unwrap_or(MAX_FRAME as u64);
-    let Ok(mut held) = HELD.try_acquire_many(kibibytes(most)) else {
-        let cause = "the requests that wait hold as much data as the service takes";
-        let error = HostError::new(ErrorCode::QueueFull, cause).remedy("try again in 1 s");
-        return Err(problem::of_refusal(&Refusal {
-            error,
-            retry_after: Some(Duration::from_secs(1)),
-        }));
+    let room = if caller.is_local {
+        &HELD_LOCAL
+    } else {
+        &HELD_REMOTE
     };
-    let limited = Limited::new(request.into_body(), MAX_FRAME);
-    match timeout(BODY, limited.collect()).await {
-        Ok(Ok(body)) => {
-            let body = body.to_bytes();
-            let needed = kibibytes(body.len() as u64) as usize;
-            drop(held.split(held.num_permits().saturating_sub(needed)));
-            Ok((body, held))
+    match timeout(BODY, collect(request.into_body(), room)).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(Unread::TooLong)) => Err(too_long()),
+        Ok(Err(Unread::NoRoom)) => {
+            let cause = "the requests that wait hold as much data as the service takes";
+            let error = HostError::new(ErrorCode::QueueFull, cause).remedy("try again in 1 s");
+            Err(problem::of_refusal(&Refusal {
+                error,
+                retry_after: Some(Duration::from_secs(1)),
+            }))
         }
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(error)) => {
+        Ok(Err(Unread::Broken(error))) => {
             let cause = format!("the request did not come whole: {error}");
             Err(problem::of(&HostError::new(ErrorCode::InvalidRequest, cause)))
         }
@@ -186,8 +185,34 @@ async fn read(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), Res
     }
 }
 
-fn kibibytes(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+/// Why a body was not read.
+enum Unread {
+    TooLong,
+    NoRoom,
+    Broken(axum::Error),
+}
+
+/// Takes a body in piece by piece, and room for each before the next.
+async fn collect(
+    mut body: Body,
+    room: &'static Semaphore,
+) -> Result<(Bytes, SemaphorePermit<'static>), Unread> {
+    let (mut collected, mut held) = (Vec::new(), 0);
+    let mut permit = room.try_acquire_many(0).map_err(|_| Unread::NoRoom)?;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else {
+            continue;
+        };
+        if collected.len() + data.len() > MAX_FRAME {
+            return Err(Unread::TooLong);
+        }
+        collected.extend_from_slice(&data);
+        let needed = u32::try_from(collected.len().div_ceil(1024)).unwrap_or(u32::MAX);
+        let more = room.try_acquire_many(needed - held);
+        permit.merge(more.map_err(|_| Unread::NoRoom)?);
+        held = needed;
+    }
+    Ok((collected.into(), permit))
 }
 
 async fn execute(
@@ -196,7 +221,7 @@ async fn execute(
     request: Request,
 ) -> Response {
     let events = wants_events(request.headers());
-    let (body, held) = match read(request).await {
+    let (body, held) = match read(request, &caller).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };

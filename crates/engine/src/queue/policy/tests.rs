@@ -60,6 +60,15 @@ fn served(queue: &mut Queue<u8>, count: usize, takes: impl Fn(u8) -> Duration) -
 }
 
 #[test]
+fn slots_that_are_spoken_for_are_taken() {
+    let mut queue = queue(2, 0);
+    enter(&mut queue, 1);
+    enter(&mut queue, 2);
+    // Nobody has asked yet whose turn it is.
+    assert!(queue.enter(NOW, &3, share(1), LONG).is_err());
+}
+
+#[test]
 fn weights_divide_the_time() {
     let mut queue = queue(1, 1000);
     for _ in 0..100 {
