@@ -1066,6 +1066,9 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         assert_eq!(left(&fixture), [] as [String; 0]);
         drop(memory);
         fixture.publish();
+        // The directory that it is mounted at could not be removed otherwise.
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(&state, flags).expect("mounted");
     };
     std::thread::spawn(test).join().expect("no panic");
 }
