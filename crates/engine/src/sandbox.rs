@@ -164,6 +164,8 @@ impl Sandbox {
             Some(Err(error)) => return Err(error),
             None => return Err(silent("the job", asked, &self.console())),
         };
+        let host = self.machine.layers().iter().map(|layer| layer.name().to_owned());
+        response.layers.extend(host);
         let execute = connected.elapsed();
         if let Some(usage) = &mut response.usage {
             plausible(usage, execute, self.vcpus);

@@ -68,6 +68,7 @@ error_codes! {
     VmmMissing = "vmm_missing", "The virtual machine monitor is not installed.", "run `host-agent doctor` for the command that installs it";
     VmmUnsupported = "vmm_unsupported", "This version of the virtual machine monitor is not supported.", "install a supported version; see the documentation";
     KvmUnusable = "kvm_unusable", "/dev/kvm is missing, forbidden, or runs no guest.", "use --backend qemu, which can emulate, or run on a machine with KVM";
+    IsolationFailed = "isolation_failed", "A layer of the isolation between a machine and the host cannot be applied.", "see the cause; a host whose kernel has namespaces, seccomp and BPF has what it takes";
     VmmFailed = "vmm_failed", "The virtual machine monitor could not be started or refused a request.", "see the cause; --keep-console keeps the guest's console";
     VmmDied = "vmm_died", "The virtual machine monitor ended in mid-run.", "see the host's kernel log for an out-of-memory kill";
     GuestSilent = "guest_silent", "The guest did not answer in time.", "look at the guest's console with --keep-console";

@@ -16,23 +16,22 @@ use rustix::io::Errno;
 use crate::arch;
 use crate::error::VmmError;
 use crate::machine::{Filesystem, MachineConfig, RootDrive};
-use crate::state::VmDir;
 
 /// The name of the scratch disk in the machine's directory.
 const SCRATCH: &str = "scratch.ext4";
 /// Bytes from the start of a disk image that hold the superblock of either filesystem.
 const SUPERBLOCK: usize = 2048;
 
-/// Checks kernel, initramfs and root, and makes the scratch disk; gives its path.
+/// Checks kernel, initramfs and root, and makes the scratch disk in `dir`; gives its path.
 ///
 /// # Errors
 /// [`VmmError::KernelMissing`], [`VmmError::DiskMissing`], [`VmmError::Image`], [`VmmError::DiskFull`].
-pub(crate) fn prepare(config: &MachineConfig) -> Result<Option<PathBuf>, VmmError> {
+pub(crate) fn prepare(config: &MachineConfig, dir: &Path) -> Result<Option<PathBuf>, VmmError> {
     check_kernel(&config.kernel)?;
     if let Some(initramfs) = &config.initramfs {
         open(initramfs, VmmError::KernelMissing)?;
     }
-    prepare_disks(config.root.as_ref(), config.scratch.as_deref(), &config.dir)
+    prepare_disks(config.root.as_ref(), config.scratch.as_deref(), dir)
 }
 
 /// The same for a machine that boots nothing.
@@ -42,14 +41,12 @@ pub(crate) fn prepare(config: &MachineConfig) -> Result<Option<PathBuf>, VmmErro
 pub(crate) fn prepare_disks(
     root: Option<&RootDrive>,
     scratch: Option<&Path>,
-    dir: &VmDir,
+    dir: &Path,
 ) -> Result<Option<PathBuf>, VmmError> {
     if let Some(root) = root {
         check_disk(&root.path, root.filesystem)?;
     }
-    scratch
-        .map(|template| copy_scratch(template, dir.path()))
-        .transpose()
+    scratch.map(|template| copy_scratch(template, dir)).transpose()
 }
 
 fn check_kernel(path: &Path) -> Result<(), VmmError> {
@@ -169,11 +166,21 @@ fn check_elf<'data>(data: impl ReadRef<'data>, length: u64) -> Result<(), String
 /// [`VmmError::State`], [`VmmError::DiskFull`].
 pub(crate) fn keep_scratch(dir: &Path, path: &Path) -> Result<bool, VmmError> {
     let scratch = dir.join(SCRATCH);
-    if !scratch.exists() {
-        return Ok(false);
+    // The directory may be the VMM's own: a link in it would be its doing.
+    let found = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(&scratch);
+    let from = match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found.map_err(|error| VmmError::state("read", &scratch, error))?,
+    };
+    let found = from.metadata();
+    let found = found.map_err(|error| VmmError::state("read", &scratch, error))?;
+    if !found.is_file() {
+        return Err(VmmError::DiskMissing(scratch));
     }
-    let (from, length) = open(&scratch, VmmError::DiskMissing)?;
-    copy(&from, length, path)?;
+    copy(&from, found.len(), path)?;
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 //! What a user may type: clap's types, and nothing that they do.
 
 mod api_key;
+mod isolation;
 mod run;
 mod template;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use api_key::{ApiKeyCommand, CreateKeyArgs};
+pub(crate) use isolation::IsolationArgs;
 pub(crate) use run::{Backend, MachineArgs, RunArgs};
 pub(crate) use template::{ServeArgs, SigningKeyCommand, TemplateBuildArgs, TemplateCommand};
 
@@ -60,6 +62,8 @@ pub(crate) struct GlobalArgs {
     /// Log to standard error; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) isolation: IsolationArgs,
 }
 
 /// One per file in `commands/`.

@@ -6,6 +6,7 @@ use image::{KernelChoice, Purpose, install_command};
 use protocol::HostError;
 use serde::Serialize;
 use vmm::probe::{self, Choice, Kvm, Lack};
+use vmm::{Layer, VmmError};
 
 use super::fail;
 use crate::app::App;
@@ -102,6 +103,9 @@ fn examine(global: &GlobalArgs, kernel: Option<&str>) -> Result<Findings, HostEr
     })?;
     let report = waiting.block_on(probe::report(&app.search(), kernel.as_deref(), &runtime));
     backends(&report, &mut findings);
+    if let Ok(binary) = report.select(Choice::Auto) {
+        layers(waiting.block_on(vmm::layers(&binary, &runtime)), &mut findings);
+    }
     findings.ready = findings.checks.iter().all(|check| check.state != State::Missing);
     Ok(findings)
 }
@@ -207,6 +211,20 @@ fn backends(report: &probe::Report, findings: &mut Findings) {
         Err(error) => {
             let error = HostError::from(error);
             findings.lacks("backend", State::Missing, error.cause, error.remedy);
+        }
+    }
+}
+
+/// What machines are isolated by, as starting a VMM showed.
+fn layers(found: Result<Vec<Layer>, VmmError>, findings: &mut Findings) {
+    match found {
+        Ok(layers) => {
+            let names = layers.into_iter().map(Layer::name);
+            findings.ok("isolation", names.collect::<Vec<_>>().join(", "));
+        }
+        Err(error) => {
+            let error = HostError::from(error);
+            findings.lacks("isolation", State::Missing, error.cause, error.remedy);
         }
     }
 }
