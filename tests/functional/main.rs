@@ -8,6 +8,7 @@ mod foreign;
 mod guest;
 mod hostile;
 mod input;
+mod jail;
 mod keys;
 mod languages;
 mod limits;

@@ -138,6 +138,7 @@ impl Host {
         let run = Run::new(host_agent())
             .arg(verb)
             .env("RUNNER_CODES_RUNTIME_DIR", self.runtime())
+            .env("RUNNER_CODES_CGROUP", self.cgroup())
             .env("TMPDIR", self.temporary());
         match &self.state {
             Some(state) => run.env("RUNNER_CODES_STATE_DIR", state),
@@ -189,13 +190,24 @@ impl Host {
         self.path("run")
     }
 
+    /// The cgroup that this test's machines have theirs in, where they have any.
+    pub fn cgroup(&self) -> &str {
+        let name = self.root.path().file_name().and_then(std::ffi::OsStr::to_str);
+        name.expect("a temporary directory's path is text")
+    }
+
     fn temporary(&self) -> PathBuf {
         self.path("tmp")
     }
 
     /// What is left of the runs so far, one line each.
     pub fn left_behind(&self) -> Vec<String> {
-        leaks::left_behind(self.root.path(), &self.runtime(), &self.temporary())
+        leaks::left_behind(
+            self.root.path(),
+            &self.runtime(),
+            &self.temporary(),
+            self.cgroup(),
+        )
     }
 }
 
@@ -212,6 +224,7 @@ impl Drop for Host {
             let left = self.left_behind();
             assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
         }
+        leaks::remove_cgroups(self.cgroup());
     }
 }
 
