@@ -1,4 +1,4 @@
-//! Puts the corpus into the test binary, which also runs where the source tree is not.
+//! Puts scripts into the test binary, which also runs where the source tree is not.
 
 use std::env;
 use std::fmt::Write as _;
@@ -7,18 +7,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 fn main() -> io::Result<()> {
+    embed("corpus")?;
+    embed("tours")
+}
+
+/// Every file of that directory, with its path in it.
+fn embed(name: &str) -> io::Result<()> {
     let variable = |name| PathBuf::from(env::var_os(name).expect("cargo sets it"));
-    let corpus = variable("CARGO_MANIFEST_DIR").join("functional/corpus");
-    println!("cargo::rerun-if-changed={}", corpus.display());
+    let directory = variable("CARGO_MANIFEST_DIR").join("functional").join(name);
+    println!("cargo::rerun-if-changed={}", directory.display());
     let mut files = Vec::new();
-    collect(&corpus, &mut files)?;
+    collect(&directory, &mut files)?;
     files.sort();
     let mut text = "&[\n".to_owned();
     for file in files {
-        let name = file.strip_prefix(&corpus).expect("it is in there");
+        let name = file.strip_prefix(&directory).expect("it is in there");
         let _ = writeln!(text, "    ({name:?}, include_bytes!({file:?})),");
     }
-    fs::write(variable("OUT_DIR").join("corpus.rs"), text + "]\n")
+    fs::write(variable("OUT_DIR").join(format!("{name}.rs")), text + "]\n")
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

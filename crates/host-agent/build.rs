@@ -19,6 +19,12 @@ fn main() {
 }
 
 fn build() -> PathBuf {
-    let sources = ["crates/guest-runner", "crates/node-reseed", "crates/protocol"];
+    let sources = [
+        "crates/guest-runner",
+        "crates/node-reseed",
+        "crates/protocol",
+        "crates/seccomp",
+        "profiles",
+    ];
     nested::build("guest-runner", "-Ctarget-feature=+crt-static", &sources).join("guest-runner")
 }
