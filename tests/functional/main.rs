@@ -2,11 +2,13 @@
 
 mod clones;
 mod command_line;
+mod conformance;
 mod faults;
 mod firecracker;
 mod foreign;
 mod guest;
 mod hostile;
+mod http;
 mod input;
 mod keys;
 mod languages;

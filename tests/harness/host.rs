@@ -105,6 +105,19 @@ impl Host {
         host
     }
 
+    /// Like [`Self::bare`], with an empty state directory of the test's own.
+    ///
+    /// # Panics
+    /// The directories cannot be made.
+    pub fn without_images() -> Self {
+        let mut host = Self::bare();
+        let own = host.path("state");
+        let private = fs::DirBuilder::new().mode(0o700).create(&own);
+        private.expect("the test's own directory can be written");
+        host.state = Some(own);
+        host
+    }
+
     /// Where it keeps kernels, images and snapshots.
     pub fn state(&self) -> PathBuf {
         self.state.clone().unwrap_or_else(state)

@@ -55,7 +55,10 @@ impl Sandbox {
         };
         let hello = guarded(asked, machine.failed(), deadline).await;
         let hello = hello.unwrap_or_else(|| Err(silent("hello", began, &machine.console())))?;
-        let timings = cold(&machine, &hello.boot, started.elapsed());
+        let timings = Timings {
+            boot: Some(milliseconds(began.elapsed())),
+            ..cold(&machine, &hello.boot, started.elapsed())
+        };
         Ok(Self::new(machine, vcpus, hello, timings, began))
     }
 

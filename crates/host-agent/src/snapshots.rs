@@ -150,6 +150,7 @@ impl App {
             hello,
             parked,
             in_use: Arc::new(snapshot),
+            on_restore: None,
         })
     }
 
