@@ -185,11 +185,16 @@ fn believable(termination: &Termination) -> Result<(), String> {
     }
 }
 
+/// The beginning of a text that a guest may have chosen.
+pub(crate) fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT));
+    text
+}
+
 /// An error of the guest's, fit to be shown: short, and without control characters.
 pub(crate) fn bounded(error: HostError) -> HostError {
     let text = |text: String| {
-        let end = text.floor_char_boundary(MAX_ERROR_TEXT);
-        text[..end]
+        shortened(text)
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect()

@@ -12,6 +12,8 @@ pub mod admission;
 mod answer;
 mod conversation;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 pub mod pool;
 pub mod queue;

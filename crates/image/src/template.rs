@@ -104,7 +104,7 @@ impl Recipe {
 }
 
 /// One name a line; blank lines and `#` comments are skipped.
-fn parse_packages(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn parse_packages(text: &str) -> Result<Vec<String>, String> {
     let mut packages = BTreeSet::new();
     for line in text.lines() {
         let name = line.split('#').next().unwrap_or_default().trim();

@@ -122,14 +122,16 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 }
 
 /// The bytes that a squashfs 4.0 has by its superblock (Documentation/filesystems/squashfs.rst).
-fn squashfs_size(start: &[u8]) -> Result<u64, String> {
+pub(crate) fn squashfs_size(start: &[u8]) -> Result<u64, String> {
     let used = u64_at(start, 40).filter(|_| start.starts_with(b"hsqs"));
     used.ok_or_else(|| "it is no squashfs image".to_owned())
 }
 
 /// The bytes that an ext2, 3 or 4 filesystem has by its superblock (Documentation/filesystems/ext4/super.rst).
-fn ext4_size(start: &[u8]) -> Result<u64, String> {
+pub(crate) fn ext4_size(start: &[u8]) -> Result<u64, String> {
     const FEATURE_INCOMPAT_64BIT: u32 = 0x80;
+    /// The largest block has 64 KiB.
+    const MAX_LOG_BLOCK: u32 = 6;
     let parse = || {
         let superblock = start
             .get(1024..)
@@ -138,14 +140,14 @@ fn ext4_size(start: &[u8]) -> Result<u64, String> {
         let high = u64::from(u32_at(superblock, 0x150)?);
         let wide = u32_at(superblock, 0x60)? & FEATURE_INCOMPAT_64BIT != 0;
         let blocks = if wide { high << 32 | low } else { low };
-        let block = 1024_u64.checked_shl(u32_at(superblock, 0x18)?)?;
-        blocks.checked_mul(block)
+        let log_block = u32_at(superblock, 0x18).filter(|log| *log <= MAX_LOG_BLOCK)?;
+        blocks.checked_mul(1024 << log_block).filter(|size| *size > 0)
     };
     parse().ok_or_else(|| "it is no ext4 image".to_owned())
 }
 
 /// Checks that a file is a kernel that a VMM can load directly: a 64-bit ELF executable, all of whose segments are there.
-fn check_elf<'data>(data: impl ReadRef<'data>, length: u64) -> Result<(), String> {
+pub(crate) fn check_elf<'data>(data: impl ReadRef<'data>, length: u64) -> Result<(), String> {
     let parsed = FileHeader64::<LittleEndian>::parse(data).ok();
     let header = parsed.filter(|header| header.e_machine.get(LittleEndian) == arch::ELF_MACHINE);
     let header = header.ok_or("it is no uncompressed kernel (ELF vmlinux) for this processor")?;

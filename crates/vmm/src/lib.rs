@@ -18,6 +18,8 @@ pub mod console;
 mod disks;
 pub mod error;
 pub mod firecracker;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod machine;
 pub mod probe;
 pub mod process;

@@ -55,7 +55,7 @@ const PART_MODE: u32 = 0o400;
 /// The largest manifest that is written or read, in bytes.
 pub const MAX_MANIFEST: u64 = 1024 * 1024;
 const MAX_SIGNATURE: u64 = 1024;
-const SIGNATURE_DOMAIN: &str = "runner-codes snapshot manifest v1";
+pub(crate) const SIGNATURE_DOMAIN: &str = "runner-codes snapshot manifest v1";
 
 /// The digests of what a machine boots from, beside its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

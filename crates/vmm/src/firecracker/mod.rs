@@ -20,6 +20,8 @@
 mod api;
 mod client;
 mod fifo;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handshake;
 
 use std::fs::OpenOptions;

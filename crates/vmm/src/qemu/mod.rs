@@ -14,6 +14,8 @@
 //! Everything QEMU needs is on its command line and in descriptors that it inherits or is sent: no socket has a name.
 
 mod args;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod port;
 mod qmp;
 
