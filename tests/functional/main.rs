@@ -8,6 +8,7 @@ mod foreign;
 mod guest;
 mod hostile;
 mod input;
+mod isolation;
 mod keys;
 mod languages;
 mod limits;

@@ -3,6 +3,7 @@
 mod api_key;
 mod run;
 mod template;
+mod verify_isolation;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 pub(crate) use api_key::{ApiKeyCommand, CreateKeyArgs};
 pub(crate) use run::{Backend, MachineArgs, RunArgs};
 pub(crate) use template::{ServeArgs, SigningKeyCommand, TemplateBuildArgs, TemplateCommand};
+pub(crate) use verify_isolation::VerifyIsolationArgs;
 
 use crate::env_vars;
 
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     /// The keys that snapshots are signed with
     #[command(subcommand, after_help = template::SIGNING_KEY_EXAMPLES)]
     SigningKey(SigningKeyCommand),
+    /// Try to break out, in real machines of this host, and say what held
+    VerifyIsolation(VerifyIsolationArgs),
     /// Say what works on this machine, what is missing, and the command that mends it
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor {
