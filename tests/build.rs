@@ -1,34 +1,17 @@
-//! Puts the corpus into the test binary, which also runs where the source tree is not.
+//! Puts scripts into the test binary, which also runs where the source tree is not.
+
+#[path = "../build/embed.rs"]
+mod embed;
 
 use std::env;
-use std::fmt::Write as _;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn main() -> io::Result<()> {
     let variable = |name| PathBuf::from(env::var_os(name).expect("cargo sets it"));
-    let corpus = variable("CARGO_MANIFEST_DIR").join("functional/corpus");
-    println!("cargo::rerun-if-changed={}", corpus.display());
-    let mut files = Vec::new();
-    collect(&corpus, &mut files)?;
-    files.sort();
-    let mut text = "&[\n".to_owned();
-    for file in files {
-        let name = file.strip_prefix(&corpus).expect("it is in there");
-        let _ = writeln!(text, "    ({name:?}, include_bytes!({file:?})),");
-    }
-    fs::write(variable("OUT_DIR").join("corpus.rs"), text + "]\n")
-}
-
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else {
-            files.push(path);
-        }
+    for name in ["corpus", "tours"] {
+        let directory = variable("CARGO_MANIFEST_DIR").join("functional").join(name);
+        embed::directory(&directory, &variable("OUT_DIR").join(format!("{name}.rs")))?;
     }
     Ok(())
 }

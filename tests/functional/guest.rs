@@ -55,12 +55,29 @@ fn layers_tell_what_was_in_force() {
     let host = Host::new();
     let layers = |answer: harness::Answer| answer.json["layers"].to_string();
     let usual = layers(host.run("bash", "true").answer().exited(0));
-    assert!(usual.contains("cgroup"), "{usual}");
+    assert!(
+        usual.contains(r#""cgroup""#) && usual.contains(r#""seccomp""#),
+        "{usual}"
+    );
     let poor = layers(poor_guest(&host, "true").answer().exited(0));
     assert!(
-        !poor.contains("cgroup") && poor.contains("no_new_privs"),
+        !poor.contains(r#""cgroup""#) && poor.contains(r#""no_new_privs""#),
         "{poor}"
     );
+}
+
+/// Where exits are not told of, calls that end the job are.
+#[test]
+fn a_filter_needs_no_cgroup() {
+    let host = Host::new();
+    let code = "(exit 3); echo $?; unshare --user true; echo after";
+    let answer = poor_guest(&host, code).answer().ended_by("seccomp", 137);
+    assert_eq!(
+        answer.json["termination"]["syscall"], "unshare",
+        "{}",
+        answer.json
+    );
+    answer.printed("3\n");
 }
 
 #[test]

@@ -54,7 +54,8 @@ fn only_a_good_key_opens_the_port() {
     let none = service.over_tcp("POST", "/v1/execute", b"{}", "");
     assert_eq!(none.headers["www-authenticate"], "Bearer");
     none.refusal(401).is("unauthorized", "no key");
-    let wrong = format!("{}A", &key[..key.len() - 1]);
+    let other = if key.ends_with('A') { 'E' } else { 'A' };
+    let wrong = format!("{}{other}", &key[..key.len() - 1]);
     for wrong in [wrong.as_str(), "rc_", "é"] {
         let refused = with_key(&service, wrong, &echo).refusal(401);
         refused.is("unauthorized", "");

@@ -2,29 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use harness::{Answer, Host, Service};
 use serde_json::{Value, json};
 
-/// The corpus: paths in it, and what is there.
-const CORPUS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/corpus.rs"));
+use crate::scripts::{self, CORPUS};
 
 /// The job that the corpus' README describes.
 fn corpus_job(language: &str, name: &str, code: &[u8], fresh: bool) -> Value {
-    let (stem, _) = name.rsplit_once('.').expect("a script's name ends in its kind");
-    let beside = format!("{language}/{stem}.files/");
-    let files = CORPUS.iter().filter_map(|(path, content)| {
-        let path = path.strip_prefix(&beside)?;
-        Some(json!({ "path": path, "content_base64": STANDARD.encode(content) }))
-    });
     json!({
         "lang": language,
         "code": String::from_utf8_lossy(code),
         "args": ["one", "two words", "--three", "ünï \"q\" $x"],
         "stdin": "first line\nsecond ünï\n\nlast without newline",
         "env": { "JOB_VARIABLE": "a=b c", "EMPTY": "", "UNI": "ünï", "TZ": "Asia/Tokyo" },
-        "files": files.collect::<Vec<_>>(),
+        "files": scripts::beside(CORPUS, language, name),
         "timeout": 60.0,
         "fresh": fresh,
     })
@@ -61,12 +52,8 @@ fn the_same_fresh_and_parked(language: &str) {
     let host = Host::new();
     let service = host.serve(&["--pool", "0"]);
     service.wait_until_ready();
-    let scripts = CORPUS.iter().filter_map(|(path, code)| {
-        let name = path.strip_prefix(language)?.strip_prefix('/')?;
-        (!name.contains('/')).then_some((name, code))
-    });
     let (mut compared, mut differences) = (0, Vec::new());
-    for (name, code) in scripts {
+    for (name, code) in scripts::of(CORPUS, language) {
         let run = |fresh| service.execute(&corpus_job(language, name, code, fresh));
         let (parked, fresh) = (run(false), run(true));
         if (parked.interpreter(), fresh.interpreter()) != ("parked", "fresh") {

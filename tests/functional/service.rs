@@ -194,12 +194,15 @@ fn bad_requests_are_problems() {
         413,
     )
     .is("code_too_large", "1048576");
-    refused(&" ".repeat((33 << 20) + 1), 413).is("invalid_request", "");
+    refused(&" ".repeat((33 << 20) + 1), 413).is("request_too_large", "");
     service
         .post("/v2/execute", b"{}")
         .refusal(404)
-        .is("invalid_request", "path");
-    service.get("/v1/execute").refusal(405).is("invalid_request", "");
+        .is("not_found", "path");
+    service
+        .get("/v1/execute")
+        .refusal(405)
+        .is("method_not_allowed", "");
     let error = service.events_refused(&json!({ "lang": "bash", "code": "" }));
     error.refusal(400).is("empty_code", "");
     // It has come to no harm.

@@ -16,6 +16,8 @@ pub struct Finished {
     pub stderr: Vec<u8>,
     /// From start to end.
     pub elapsed: Duration,
+    /// The most memory that the process itself had, up to a moment before its end, in bytes.
+    pub peak_memory: u64,
 }
 
 impl Finished {

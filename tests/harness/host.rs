@@ -105,6 +105,19 @@ impl Host {
         host
     }
 
+    /// Like [`Self::bare`], with an empty state directory of the test's own.
+    ///
+    /// # Panics
+    /// The directories cannot be made.
+    pub fn without_images() -> Self {
+        let mut host = Self::bare();
+        let own = host.path("state");
+        let private = fs::DirBuilder::new().mode(0o700).create(&own);
+        private.expect("the test's own directory can be written");
+        host.state = Some(own);
+        host
+    }
+
     /// Where it keeps kernels, images and snapshots.
     pub fn state(&self) -> PathBuf {
         self.state.clone().unwrap_or_else(state)
@@ -138,6 +151,7 @@ impl Host {
         let run = Run::new(host_agent())
             .arg(verb)
             .env("RUNNER_CODES_RUNTIME_DIR", self.runtime())
+            .env("RUNNER_CODES_CGROUP", self.cgroup())
             .env("TMPDIR", self.temporary());
         match &self.state {
             Some(state) => run.env("RUNNER_CODES_STATE_DIR", state),
@@ -189,13 +203,24 @@ impl Host {
         self.path("run")
     }
 
+    /// The cgroup that this test's machines have theirs in, where they have any.
+    pub fn cgroup(&self) -> &str {
+        let name = self.root.path().file_name().and_then(std::ffi::OsStr::to_str);
+        name.expect("a temporary directory's path is text")
+    }
+
     fn temporary(&self) -> PathBuf {
         self.path("tmp")
     }
 
     /// What is left of the runs so far, one line each.
     pub fn left_behind(&self) -> Vec<String> {
-        leaks::left_behind(self.root.path(), &self.runtime(), &self.temporary())
+        leaks::left_behind(
+            self.root.path(),
+            &self.runtime(),
+            &self.temporary(),
+            self.cgroup(),
+        )
     }
 }
 
@@ -212,6 +237,7 @@ impl Drop for Host {
             let left = self.left_behind();
             assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
         }
+        leaks::remove_cgroups(self.cgroup());
     }
 }
 

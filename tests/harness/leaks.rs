@@ -1,7 +1,7 @@
 //! What a run may have left behind.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::process;
 /// How long what is ending may take to end.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Everything that is left of what ran with its directories under `root`, one line each.
-pub(crate) fn left_behind(root: &Path, runtime: &Path, temporary: &Path) -> Vec<String> {
+/// Everything that is left of what ran with its directories under `root`, and its machines' cgroups in `cgroup`, one line each.
+pub(crate) fn left_behind(root: &Path, runtime: &Path, temporary: &Path, cgroup: &str) -> Vec<String> {
     let deadline = Instant::now() + GRACE;
     loop {
-        let left = look(root, runtime, temporary);
+        let left = look(root, runtime, temporary, cgroup);
         if left.is_empty() || Instant::now() > deadline {
             return left;
         }
@@ -22,7 +22,7 @@ pub(crate) fn left_behind(root: &Path, runtime: &Path, temporary: &Path) -> Vec<
     }
 }
 
-fn look(root: &Path, runtime: &Path, temporary: &Path) -> Vec<String> {
+fn look(root: &Path, runtime: &Path, temporary: &Path, cgroup: &str) -> Vec<String> {
     let name = root.to_str().expect("a temporary directory's path is text");
     let mut left = processes(name);
     left.extend(lines_with("/proc/self/mountinfo", "mount", name));
@@ -30,7 +30,38 @@ fn look(root: &Path, runtime: &Path, temporary: &Path) -> Vec<String> {
     left.extend(loop_devices(name));
     left.extend(entries(&runtime.join("vms"), "machine directory"));
     left.extend(entries(temporary, "temporary file"));
+    left.extend(cgroups(cgroup).iter().flat_map(|parent| machines_in(parent)));
     left
+}
+
+/// The cgroup of that name in every hierarchy that has it.
+pub(crate) fn cgroups(name: &str) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let hierarchies = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind) = (fields.next()?, fields.next()?);
+        kind.starts_with("cgroup").then(|| Path::new(point).join(name))
+    });
+    hierarchies.filter(|path| path.is_dir()).collect()
+}
+
+/// Removes the cgroups that machines' cgroups were in.
+pub(crate) fn remove_cgroups(name: &str) {
+    for cgroup in cgroups(name) {
+        let _ = fs::remove_dir(cgroup);
+    }
+}
+
+/// A VMM tells nobody where it came from, but its cgroup does.
+fn machines_in(parent: &Path) -> Vec<String> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let machines = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
+    machines
+        .map(|path| {
+            let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            format!("cgroup {} with the processes {processes:?}", path.display())
+        })
+        .collect()
 }
 
 fn processes(name: &str) -> Vec<String> {

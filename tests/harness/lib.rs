@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Host (one test's runtime and temporary directories) ──run()──► Run (arguments) ──► Running ──► Finished ──► Answer
-//!   └ on drop: no process, socket, mount, loop device, file is left                                        └► Refusal
+//!   └ on drop: no process, socket, mount, loop device, cgroup, file is left                                        └► Refusal
 //! ```
 //!
 //! The test binary needs neither cargo nor the source tree once it is built: it also runs on the emulated bare-metal host.

@@ -40,6 +40,14 @@ pub(crate) fn mentions(pid: u32, text: &str) -> bool {
     })
 }
 
+/// The most memory that it has had so far, in bytes; 0 when it is gone (`VmHWM`, proc_pid_status(5)).
+pub(crate) fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(proc(pid).join("status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
 fn proc(pid: u32) -> PathBuf {
     format!("/proc/{pid}").into()
 }

@@ -125,6 +125,7 @@ impl Run {
             stdout: Capture::of(child.stdout.take().expect("it was asked for")),
             stderr: Capture::of(child.stderr.take().expect("it was asked for")),
             child,
+            peak_memory: 0,
             started,
             deadline: started + self.deadline.mul_f64(patience()),
         }
@@ -157,6 +158,8 @@ pub(crate) fn patience() -> f64 {
 /// A command that has started. Killed, with its process group, when dropped.
 #[derive(Debug)]
 pub struct Running {
+    /// The most memory that it was seen with, in bytes.
+    peak_memory: u64,
     child: Child,
     stdout: Capture,
     stderr: Capture,
@@ -254,6 +257,7 @@ impl Running {
         );
         Finished {
             status,
+            peak_memory: self.peak_memory,
             stdout: self.stdout.bytes(),
             stderr: self.stderr.bytes(),
             elapsed: self.started.elapsed(),
@@ -262,6 +266,7 @@ impl Running {
 
     fn wait(&mut self) -> ExitStatus {
         loop {
+            self.peak_memory = self.peak_memory.max(process::peak_memory(self.pid()));
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 return status;
             }

@@ -35,7 +35,9 @@ impl Service {
     pub(crate) fn of(running: Running, socket: PathBuf) -> Self {
         let mut service = Self { running, socket };
         let deadline = Instant::now() + DEADLINE.mul_f64(patience());
-        while !service.running.stderr_text().contains(LISTENING) {
+        // The last that it says of where it listens, to the end of the line.
+        let listening = format!("{LISTENING}{}\n", service.socket.display());
+        while !service.running.stderr_text().contains(&listening) {
             let ended = service.running.has_ended();
             let said = service.running.stderr_text();
             assert!(!ended && Instant::now() < deadline, "no service: {said}");
@@ -228,7 +230,11 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn read(mut connection: impl BufRead) -> Self {
+    /// Reads it to the end of the connection.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn read(mut connection: impl BufRead) -> Self {
         let mut line = || {
             let mut line = String::new();
             connection.read_line(&mut line).expect("an answer");

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use protocol::control::{Confirmed, ControlRequest, ControlResponse, Hello, Identity, Parked, VERSION};
 use protocol::frame::{FrameDecoder, encode, encode_message};
-use protocol::limits::{CONTROL_PORT, JOB_PORT};
+use protocol::limits::{CONTROL_PORT, JOB_PORT, MAX_FILE_BYTES, MAX_FRAME};
 use protocol::mux::{Mux, MuxEvent, Side};
-use protocol::{ErrorCode, HostError, JobRequest, JobResponse, Language, Termination};
+use protocol::{ErrorCode, FileSpec, HostError, JobRequest, JobResponse, Language, Termination};
 use rustix::mount::{MountFlags, mount};
 
 fn main() {
@@ -53,9 +53,14 @@ fn silent() -> ! {
     }
 }
 
+/// Between two bytes that drip.
+const DRIP: Duration = Duration::from_millis(100);
+
 /// What goes back on a stream: these bytes, again and again if so said, and then perhaps the end of the stream.
 struct Answer {
     bytes: Vec<u8>,
+    /// One byte after the other, with pauses.
+    drip: bool,
     /// On the serial port itself instead of in a stream.
     bypass: bool,
     forever: bool,
@@ -66,6 +71,7 @@ impl Answer {
     fn bytes(bytes: Vec<u8>) -> Self {
         Self {
             bytes,
+            drip: false,
             bypass: false,
             forever: false,
             close: false,
@@ -83,6 +89,10 @@ fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
                 Answer::bytes(message(&ControlResponse::Parked(Parked::default())))
             }
             (ControlRequest::Identity(identity), _) => Answer::bytes(message(&confirm(identity, behaviour))),
+            (_, "hang up on every connection") => Answer {
+                close: true,
+                ..Answer::bytes(Vec::new())
+            },
             (_, "lie in hello") => Answer::bytes(frame(br#"{"type":"hello","version":"one"}"#)),
             (_, "another version") => Answer::bytes(hello(VERSION + 1)),
             _ => Answer::bytes(hello(VERSION)),
@@ -105,19 +115,89 @@ fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
             close: true,
             ..Answer::bytes([&1000_u32.to_be_bytes()[..], b"{\"trace_id\""].concat())
         },
+        "a frame that never comes" => Answer::bytes((MAX_FRAME as u32).to_be_bytes().to_vec()),
+        "drip" => Answer {
+            drip: true,
+            ..Answer::bytes(frame(&json_of(&JobResponse {
+                stdout: "x".repeat(100_000),
+                ..proper
+            })))
+        },
+        "hang up" => Answer {
+            close: true,
+            ..Answer::bytes(Vec::new())
+        },
+        "a flood of events" => Answer {
+            forever: true,
+            ..Answer::bytes(
+                frame(format!(r#"{{"event":"stdout","data":"{}"}}"#, "x".repeat(100)).as_bytes()).repeat(100),
+            )
+        },
+        "a flood of empty events" => Answer {
+            forever: true,
+            ..Answer::bytes(frame(br#"{"event":"stdout","data":""}"#))
+        },
+        "started again and again" => Answer {
+            forever: true,
+            ..Answer::bytes(frame(br#"{"event":"started"}"#))
+        },
+        "tiny parts" => Answer::bytes(frame(
+            format!(r#"{{"trace_id":"t","files":[{}{{}}]}}"#, "{},".repeat(2 << 20)).as_bytes(),
+        )),
+        "deep JSON" => Answer::bytes(frame("[".repeat(1 << 20).as_bytes())),
+        "an endless name" => Answer::bytes(frame(
+            format!(
+                r#"{{"trace_id":"t","timings":{{"interpreter":"{}"}}}}"#,
+                "x".repeat(1 << 20)
+            )
+            .as_bytes(),
+        )),
+        "bytes that are no text" => Answer::bytes(frame(b"{\"trace_id\":\"\xff\xfe\"}")),
+        "a crash" => Answer::bytes(message(&JobResponse {
+            termination: Some(Termination::VmCrash {
+                console: vec!["all is well".to_owned(); 100],
+            }),
+            ..proper
+        })),
+        "a drain" => Answer::bytes(message(&JobResponse {
+            termination: Some(Termination::HostDrain),
+            ..proper
+        })),
+        "an end that there is not" => Answer::bytes(frame(
+            &String::from_utf8(json_of(&proper))
+                .expect("JSON is text")
+                .replace(r#""kind":"exit""#, r#""kind":"escaped""#)
+                .into_bytes(),
+        )),
+        "an exit code out of range" => Answer::bytes(message(&JobResponse {
+            exit_code: 9999,
+            ..proper
+        })),
+        "a climbing file" => returned(proper, &["../../../../etc/cron.d/x"], "x"),
+        "a file twice" => returned(proper, &["out", "out"], "x"),
+        "a file too large" => returned(proper, &["out"], &"x".repeat(MAX_FILE_BYTES + 1)),
+        "more output than asked for" => Answer::bytes(message(&JobResponse {
+            stdout: "x".repeat(3 << 20),
+            ..proper
+        })),
+        "flood the console" => {
+            thread::spawn(|| {
+                let mut console = OpenOptions::new()
+                    .write(true)
+                    .open("/dev/console")
+                    .expect("there is one");
+                loop {
+                    let _ = console.write_all(&[b'x'; 4096]);
+                }
+            });
+            Answer::bytes(message(&proper))
+        }
         "not JSON" => Answer::bytes(frame(b"\x7fELF, not JSON")),
         "another job's answer" => Answer::bytes(message(&JobResponse {
             trace_id: "somebody-else".to_owned(),
             ..proper
         })),
-        "a file nobody asked for" => Answer::bytes(message(&JobResponse {
-            files: vec![protocol::FileSpec {
-                path: "/etc/passwd".to_owned(),
-                content: Some("root::0:0::/:/bin/sh\n".to_owned()),
-                ..protocol::FileSpec::default()
-            }],
-            ..proper
-        })),
+        "a file nobody asked for" => returned(proper, &["/etc/passwd"], "root::0:0::/:/bin/sh\n"),
         "output without end" => Answer {
             forever: true,
             ..Answer::bytes(frame(
@@ -131,6 +211,23 @@ fn answer(behaviour: &str, port: u32, request: &[u8]) -> Answer {
         // "answer no job"
         _ => Answer::bytes(Vec::new()),
     }
+}
+
+/// These files, which nobody asked for in that way.
+fn returned(proper: JobResponse, paths: &[&str], content: &str) -> Answer {
+    let file = |path: &&str| FileSpec {
+        path: (*path).to_owned(),
+        content: Some(content.to_owned()),
+        ..FileSpec::default()
+    };
+    Answer::bytes(message(&JobResponse {
+        files: paths.iter().map(file).collect(),
+        ..proper
+    }))
+}
+
+fn json_of(message: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("it is a message")
 }
 
 /// After it was restored.
@@ -205,7 +302,14 @@ fn serve(behaviour: &str, port: u32, mut stream: impl Read + Write) -> std::io::
         while let Some(request) = decoder.next_frame().expect("the host is honest") {
             let answer = answer(behaviour, port, &request);
             loop {
-                stream.write_all(&answer.bytes)?;
+                if answer.drip {
+                    for byte in &answer.bytes {
+                        stream.write_all(&[*byte])?;
+                        thread::sleep(DRIP);
+                    }
+                } else {
+                    stream.write_all(&answer.bytes)?;
+                }
                 if !answer.forever {
                     break;
                 }
@@ -297,9 +401,13 @@ impl Serial<'_> {
         loop {
             let mut rest = &answer.bytes[..];
             while !rest.is_empty() {
-                let taken = self.mux.send(stream, rest);
+                let piece = if answer.drip { &rest[..1] } else { rest };
+                let taken = self.mux.send(stream, piece);
                 rest = &rest[taken..];
                 self.flush();
+                if answer.drip {
+                    thread::sleep(DRIP);
+                }
                 if taken == 0 {
                     self.receive(); // for credit
                 }

@@ -5,6 +5,7 @@
 //! test ─┼─► debian: packages ─► build: host-agent ─► host-agent setup ─► the command itself
 //! bench ┤
 //! metal ┘
+//! fuzz ───► fuzz
 //! ```
 
 mod bench;
@@ -12,6 +13,7 @@ mod build;
 mod counts;
 mod debian;
 mod demo;
+mod fuzz;
 mod metal;
 mod test;
 
@@ -27,6 +29,8 @@ enum Xtask {
     Demo,
     /// Run every test, real microVMs included.
     Test(test::Arguments),
+    /// Fuzz what reads bytes that cannot be trusted.
+    Fuzz(fuzz::Arguments),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -38,6 +42,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Xtask::parse() {
         Xtask::Demo => demo::run_jobs()?,
         Xtask::Test(arguments) => return test::run(&arguments),
+        Xtask::Fuzz(arguments) => return fuzz::run(&arguments),
         Xtask::Bench(bench) => bench::run(&bench)?,
         Xtask::Metal(arguments) => return Ok(metal::run(&arguments)?.into()),
     }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use protocol::job::{Chunk, Timings, Truncated};
 use protocol::{ErrorCode, Event, FileSpec, HostError, JobRequest, JobResponse, Termination, limits};
+use vmm::Layer;
 
 use crate::shape::MAX_LAYERS;
 
@@ -108,6 +109,8 @@ pub(crate) fn check(mut response: JobResponse, request: &JobRequest) -> Result<J
     if response.layers.len() > MAX_LAYERS || response.layers.iter().any(|name| name.len() > MAX_NAME) {
         return Err("an absurd list of layers".to_owned());
     }
+    // What the host has in force is not for a guest to say.
+    response.layers.retain(|name| !name.starts_with(Layer::PREFIX));
     if let Some(termination) = &response.termination {
         believable(termination)?;
     }
@@ -185,11 +188,16 @@ fn believable(termination: &Termination) -> Result<(), String> {
     }
 }
 
+/// The beginning of a text that a guest may have chosen.
+pub(crate) fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT));
+    text
+}
+
 /// An error of the guest's, fit to be shown: short, and without control characters.
 pub(crate) fn bounded(error: HostError) -> HostError {
     let text = |text: String| {
-        let end = text.floor_char_boundary(MAX_ERROR_TEXT);
-        text[..end]
+        shortened(text)
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect()
@@ -325,6 +333,15 @@ mod tests {
             })
             .contains("bytes")
         );
+    }
+
+    #[test]
+    fn a_guest_does_not_speak_for_the_host() {
+        let said = JobResponse {
+            layers: vec!["uid".to_owned(), "host:jailer".to_owned()],
+            ..response()
+        };
+        assert_eq!(check(said, &request()).unwrap().layers, ["uid"]);
     }
 
     #[test]

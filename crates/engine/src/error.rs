@@ -6,6 +6,8 @@ use protocol::frame::FrameError;
 use protocol::{ErrorCode, HostError};
 use vmm::VmmError;
 
+use crate::answer;
+
 /// Why a sandbox could not be had, or a job got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -60,7 +62,11 @@ impl From<EngineError> for HostError {
             EngineError::Request(error) | EngineError::Refused { error, .. } => Self { cause, ..error },
             EngineError::Vmm(error) => error.into(),
             EngineError::Random(source) => Self::new(ErrorCode::Internal, format!("{cause}: {source}")),
-            EngineError::Frame(source) => Self::new(ErrorCode::GuestProtocol, format!("{cause}: {source}")),
+            // What is no JSON of ours may be quoted in full by whoever says so.
+            EngineError::Frame(source) => {
+                let cause = answer::shortened(format!("{cause}: {source}"));
+                Self::new(ErrorCode::GuestProtocol, cause)
+            }
             EngineError::Answer(_) | EngineError::Closed(_) => Self::new(ErrorCode::GuestProtocol, cause),
             EngineError::Silent { .. } => Self::new(ErrorCode::GuestSilent, cause),
         }

@@ -12,6 +12,9 @@ pub mod admission;
 mod answer;
 mod conversation;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+pub mod idempotency;
 mod identity;
 pub mod pool;
 pub mod queue;
@@ -21,4 +24,4 @@ mod template;
 
 pub use error::EngineError;
 pub use sandbox::Sandbox;
-pub use template::{Frozen, InUse, Spawned, Template};
+pub use template::{Frozen, InUse, OnRestore, Restored, Spawned, Template};

@@ -55,7 +55,10 @@ impl Sandbox {
         };
         let hello = guarded(asked, machine.failed(), deadline).await;
         let hello = hello.unwrap_or_else(|| Err(silent("hello", began, &machine.console())))?;
-        let timings = cold(&machine, &hello.boot, started.elapsed());
+        let timings = Timings {
+            boot: Some(milliseconds(began.elapsed())),
+            ..cold(&machine, &hello.boot, started.elapsed())
+        };
         Ok(Self::new(machine, vcpus, hello, timings, began))
     }
 
@@ -164,6 +167,8 @@ impl Sandbox {
             Some(Err(error)) => return Err(error),
             None => return Err(silent("the job", asked, &self.console())),
         };
+        let host = self.machine.layers().iter().map(|layer| layer.name().to_owned());
+        response.layers.extend(host);
         let execute = connected.elapsed();
         if let Some(usage) = &mut response.usage {
             plausible(usage, execute, self.vcpus);

@@ -59,6 +59,20 @@ pub struct Template {
     pub parked: BTreeMap<Language, u8>,
     /// Keeps the snapshot from being removed while clones are made.
     pub in_use: InUse,
+    /// Is told what became of each restore.
+    pub on_restore: Option<OnRestore>,
+}
+
+/// See [`Template::on_restore`].
+pub type OnRestore = Arc<dyn Fn(Restored) + Send + Sync>;
+
+/// What became of a restore whose VMM took the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// A clone of its own, after so long.
+    Confirmed(Duration),
+    /// It did not confirm that it is, and was destroyed.
+    Unconfirmed,
 }
 
 impl fmt::Debug for Template {
@@ -210,7 +224,14 @@ impl Template {
             }
         };
         let confirmed = guarded(asked, machine.failed(), deadline).await;
-        confirmed.unwrap_or_else(|| Err(silent("identity", restored, &machine.console())))?;
+        let confirmed = confirmed.unwrap_or_else(|| Err(silent("identity", restored, &machine.console())));
+        if let Some(tell) = &self.on_restore {
+            tell(match confirmed {
+                Ok(()) => Restored::Confirmed(began.elapsed()),
+                Err(_) => Restored::Unconfirmed,
+            });
+        }
+        confirmed?;
         let host = machine.restore_timings().unwrap_or_default();
         let timings = Timings {
             path: Some("restore".to_owned()),

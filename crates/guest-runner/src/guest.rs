@@ -6,7 +6,7 @@ use protocol::Hello;
 use protocol::control::{Boot, VERSION};
 
 use crate::clock;
-use crate::confine::{self, cgroup::Hierarchy};
+use crate::confine::{self, cgroup::Hierarchy, seccomp};
 use crate::language;
 use crate::park::Parking;
 use crate::reap::Reaper;
@@ -29,6 +29,8 @@ pub(crate) struct Guest {
     pub(crate) root: Root,
     /// Where jobs get their cgroups, or why they get none.
     pub(crate) cgroups: Result<Hierarchy, String>,
+    /// Whether jobs get filters of system calls: the kernel has them.
+    pub(crate) seccomp: bool,
     /// All of the guest's memory, in bytes.
     pub(crate) memory: u64,
     pub(crate) reaper: Reaper,
@@ -53,6 +55,7 @@ impl Guest {
         Self {
             root,
             cgroups,
+            seccomp: seccomp::available(),
             memory: u64::from(memory.mem_unit) * memory.totalram,
             reaper,
             parking: Parking::default(),
@@ -77,7 +80,7 @@ impl Guest {
             features: FEATURES.map(str::to_owned).to_vec(),
             languages: language::find_all(self.root.programs()),
             parked: self.parking.counts().into_keys().collect(),
-            confinement: confine::able(cgroups, self.root.is_overlay()),
+            confinement: confine::able(cgroups, self.seccomp, self.root.is_overlay()),
             boot: Boot {
                 now: clock::since_boot(),
                 ..self.boot.clone()

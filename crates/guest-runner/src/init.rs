@@ -158,7 +158,7 @@ fn run_jobs(parameters: Parameters, modules: Modules, mut boot: Boot) -> Result<
 }
 
 /// Kernel parameters, and why. One that the kernel does not have needs no setting.
-const KERNEL_PARAMETERS: [(&str, &str); 4] = [
+const KERNEL_PARAMETERS: [(&str, &str); 9] = [
     // Memory is bounded by cgroups, when it is used; not by refusing what may never be.
     ("vm/overcommit_memory", "1"),
     // In a user namespace of its own the code would have all capabilities, and more of the kernel to attack with them.
@@ -167,6 +167,14 @@ const KERNEL_PARAMETERS: [(&str, &str); 4] = [
     ("kernel/sched_autogroup_enabled", "0"),
     // Only the runner itself may have been started without.
     (sys::RANDOM_ADDRESSES, "2"),
+    // No other kernel until the machine ends; modules go when the runner has its own, see `root`.
+    ("kernel/kexec_load_disabled", "1"),
+    // What would help an attack on the kernel to find its way.
+    ("kernel/kptr_restrict", "2"),
+    ("kernel/dmesg_restrict", "1"),
+    // What the filters of system calls keep code from already, also where there are none.
+    ("kernel/perf_event_paranoid", "3"),
+    ("kernel/yama/ptrace_scope", "2"),
 ];
 
 fn set_kernel_parameters() -> Result<()> {

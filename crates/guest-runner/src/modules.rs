@@ -19,9 +19,9 @@ pub(crate) struct Modules {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
+pub(crate) struct Entry {
     set: String,
-    file: String,
+    pub(crate) file: String,
 }
 
 impl Modules {
@@ -74,7 +74,7 @@ impl Modules {
     }
 }
 
-fn parse_order(text: &str) -> Vec<Entry> {
+pub(crate) fn parse_order(text: &str) -> Vec<Entry> {
     text.lines()
         .filter_map(|line| line.trim().split_once(' '))
         .map(|(set, file)| Entry {

@@ -2,6 +2,9 @@
 
 use protocol::Termination;
 use protocol::job::Clock;
+use serde::{Deserialize, Serialize};
+
+use crate::confine::seccomp::Call;
 
 /// Why the runner killed a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +18,13 @@ pub(crate) enum Kill {
 }
 
 /// How the main process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Exit {
     Code(i32),
     Signal(i32),
+    /// It, or another process of the job, made a call that ends the job.
+    Forbidden(Call),
 }
 
 /// Everything that was seen of a job's end.
@@ -46,26 +52,32 @@ const KILLED: i32 = 137;
 /// The verdict. A limit that was hit counts before the exit that it led to, also when the job was over before the runner
 /// could kill it for that: it is the same end either way.
 pub(crate) fn verdict(seen: &Seen) -> (Termination, i32) {
-    match &seen.kill {
-        Some(Kill::Timeout(clock)) => (Termination::Timeout { clock: *clock }, TIMED_OUT),
-        Some(Kill::Output(stream)) => (output(stream), KILLED),
-        Some(Kill::Memory) => (oom(seen), KILLED),
-        Some(Kill::Processes) => (Termination::PidsLimit { limit: seen.pids }, KILLED),
-        Some(Kill::Disk) => (Termination::DiskFull, KILLED),
-        Some(Kill::Cancelled) => (Termination::Cancelled, KILLED),
-        None if seen.out_of_memory => (oom(seen), KILLED),
-        None if seen.out_of_processes => (Termination::PidsLimit { limit: seen.pids }, KILLED),
-        None if seen.disk_full => (Termination::DiskFull, KILLED),
-        None => match seen.exit {
-            Some(Exit::Code(code)) => (Termination::Exit, code),
-            Some(Exit::Signal(signal)) => (
-                Termination::Signal {
-                    name: signal_name(signal),
-                },
-                128 + signal,
-            ),
-            None => (Termination::Signal { name: signal_name(9) }, KILLED),
-        },
+    match (&seen.kill, seen.exit) {
+        (Some(Kill::Timeout(clock)), _) => (Termination::Timeout { clock: *clock }, TIMED_OUT),
+        (Some(Kill::Output(stream)), _) => (output(stream), KILLED),
+        (Some(Kill::Memory), _) => (oom(seen), KILLED),
+        (Some(Kill::Processes), _) => (Termination::PidsLimit { limit: seen.pids }, KILLED),
+        (Some(Kill::Disk), _) => (Termination::DiskFull, KILLED),
+        (Some(Kill::Cancelled), _) => (Termination::Cancelled, KILLED),
+        // It was killed for that and for nothing else.
+        (None, Some(Exit::Forbidden(call))) => (seccomp(call), KILLED),
+        (None, _) if seen.out_of_memory => (oom(seen), KILLED),
+        (None, _) if seen.out_of_processes => (Termination::PidsLimit { limit: seen.pids }, KILLED),
+        (None, _) if seen.disk_full => (Termination::DiskFull, KILLED),
+        (None, Some(Exit::Code(code))) => (Termination::Exit, code),
+        (None, Some(Exit::Signal(signal))) => (
+            Termination::Signal {
+                name: signal_name(signal),
+            },
+            128 + signal,
+        ),
+        (None, None) => (Termination::Signal { name: signal_name(9) }, KILLED),
+    }
+}
+
+fn seccomp(call: Call) -> Termination {
+    Termination::Seccomp {
+        syscall: call.to_string(),
     }
 }
 
@@ -177,6 +189,27 @@ mod tests {
         );
         assert_eq!(killed(Kill::Disk), (Termination::DiskFull, 137));
         assert_eq!(killed(Kill::Cancelled), (Termination::Cancelled, 137));
+    }
+
+    #[test]
+    fn a_forbidden_call_counts_before_what_happened_on_the_way() {
+        let call = Call {
+            architecture: 0xc000_003e,
+            number: 165,
+        };
+        let seen = Seen {
+            out_of_processes: true,
+            ..ended(Exit::Forbidden(call))
+        };
+        let mount = Termination::Seccomp {
+            syscall: "mount".to_owned(),
+        };
+        assert_eq!(verdict(&seen), (mount, 137));
+        let seen = Seen {
+            kill: Some(Kill::Memory),
+            ..seen
+        };
+        assert_eq!(verdict(&seen), (Termination::Oom { peak_bytes: 7 }, 137));
     }
 
     #[test]

@@ -216,6 +216,7 @@ fn start(guest: &Guest, language: Language) -> Result<Parked, HostError> {
         program,
         cgroup: Some(cgroup.path().to_owned()),
         rlimits: Rlimits::new(&limits, true),
+        filter: guest.seccomp.then_some(language),
         waiting: Some(waiting),
     };
     let stage = Stage::spawn(guest, &setup, None)?;

@@ -11,6 +11,7 @@
 //! it was then, so that what its kernel knows of it is true.
 
 use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -112,6 +113,7 @@ impl Root {
                 mount_scratch(scratch.as_deref(), Path::new(SCRATCH))?;
                 let lower = format!("{LAYER}:{LOWER}");
                 mount_overlay(&lower, Path::new(SCRATCH), Path::new(OVERLAY))?;
+                forbid_modules()?;
                 let file = create_machine_id(state.machine_id.as_deref())?;
                 state.machine_id_file = Some(file);
                 prepared(Some(Path::new(OVERLAY)), user, Path::new(SCRATCH))?
@@ -163,6 +165,17 @@ fn furnish(lower: &Path, upper: &Path) -> Result<User> {
     make(&upper.join(JOB_DIRECTORY.trim_start_matches('/')), 0o755)?;
     loaders::install(upper)?;
     User::ensure(lower, upper)
+}
+
+/// From now on nobody loads a module, the runner included. A kernel without modules has nothing to forbid.
+fn forbid_modules() -> Result<()> {
+    const PARAMETER: &str = "/proc/sys/kernel/modules_disabled";
+    match fs::write(PARAMETER, "1") {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).doing(|| format!("write {PARAMETER}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes the file of the machine's id, random where there is none yet.

@@ -81,7 +81,7 @@ pub(crate) fn run(
         return Err(refused);
     }
     let mut response = watch.response()?;
-    response.layers = confine::layers(begun.cgroup.is_some(), root.mount.is_some());
+    response.layers = confine::layers(begun.cgroup.is_some(), root.mount.is_some(), guest.seccomp);
     if let Some(timings) = &mut response.timings {
         timings.interpreter = Some(begun.interpreter);
     }
@@ -127,6 +127,7 @@ fn start(
         program,
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
         rlimits: Rlimits::new(limits, cgroup.is_some()),
+        filter: guest.seccomp.then_some(job.lang),
         waiting: None,
     };
     Ok(Begun {
@@ -550,7 +551,7 @@ impl<'a> Watch<'a> {
             None => {
                 let killed = self
                     .end
-                    .is_some_and(|end| end.exit() == Exit::Signal(libc::SIGKILL));
+                    .is_some_and(|end| end.exit == Exit::Signal(libc::SIGKILL));
                 killed && cgroup::kills_of_the_guest() > self.kills_before
             }
         }
@@ -559,7 +560,7 @@ impl<'a> Watch<'a> {
     fn seen(&self, peak: Option<u64>) -> Seen {
         Seen {
             kill: self.effective_kill().cloned(),
-            exit: self.end.as_ref().map(End::exit),
+            exit: self.end.map(|end| end.exit),
             out_of_memory: self.ran_out_of_memory(),
             out_of_processes: self.cgroup.is_some_and(Cgroup::refused_processes)
                 || self.end.is_some_and(|end| end.out_of_processes),

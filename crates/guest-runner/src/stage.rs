@@ -4,7 +4,7 @@
 //! ```text
 //! runner ──spawn──► outer            leaves the guest's namespaces, waits for inner, ends
 //!                     └─fork─► inner  PID 1 of the job: builds its view, starts and reaps, kills what is left
-//!                                └─fork─► code   in the job's cgroup, becomes the job's user, execs
+//!                                └─fork─► code   in the job's cgroup, becomes the job's user, is filtered, execs
 //!
 //! control socket   runner → inner   Setup, the job's request as it came; closed: end the job now
 //!                  inner → runner   Report…
@@ -34,7 +34,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::frame::{decode_message, encode_message, read_frame};
-use protocol::{ErrorCode, FileSpec, HostError, JobRequest};
+use protocol::{ErrorCode, FileSpec, HostError, JobRequest, Language};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, openat};
 use rustix::io::Errno;
@@ -49,10 +49,11 @@ use crate::clock;
 use crate::confine::identity::User;
 use crate::confine::namespaces::{self, JOB_DIRECTORY, View};
 use crate::confine::rlimits::Rlimits;
-use crate::exits::Exits;
+use crate::confine::seccomp;
 use crate::failure::{Doing as _, Failure};
 use crate::files;
 use crate::language::{PATH, Program};
+use crate::listener::Listener;
 use crate::loaders::{self, Release, Waiting};
 use crate::outcome::Exit;
 use crate::sys::{self, Fork};
@@ -83,6 +84,8 @@ pub(crate) struct Setup {
     /// The job's cgroup, where there is one.
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) rlimits: Rlimits,
+    /// Whose filter of system calls the code gets, where the kernel has filters.
+    pub(crate) filter: Option<Language>,
     /// Start the interpreter like this, and wait for the job.
     pub(crate) waiting: Option<Waiting>,
 }
@@ -118,25 +121,13 @@ pub(crate) enum Report {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct End {
     pub(crate) at: Duration,
-    pub(crate) status: i32,
-    /// `status` is a signal's number and not an exit code.
-    pub(crate) signalled: bool,
+    pub(crate) exit: Exit,
     /// Processor time of what was waited for.
     pub(crate) cpu: Duration,
     /// The most memory that one process had, in bytes.
     pub(crate) peak_bytes: u64,
     /// It had all the processes that it may have, where no cgroup watches that.
     pub(crate) out_of_processes: bool,
-}
-
-impl End {
-    pub(crate) const fn exit(&self) -> Exit {
-        if self.signalled {
-            Exit::Signal(self.status)
-        } else {
-            Exit::Code(self.status)
-        }
-    }
 }
 
 /// The outer stage: everything that it needs comes over standard input, which is the control socket.
@@ -352,8 +343,8 @@ impl Inner<'_> {
                 Err(error) => return Err(error).doing(|| "wait for a job".to_owned())?,
             }
             let has = |place: usize| watched.get(place).is_some_and(|fd| !fd.revents().is_empty());
-            let (has_children, has_orders, has_exits) = (has(0), has(1), has(2));
-            let mut exit = has_exits.then(|| running.exit()).flatten();
+            let (has_children, has_orders, is_told) = (has(0), has(1), is_told(watched.get(2)));
+            let mut exit = is_told.then(|| running.exit()).flatten();
             if has_children {
                 let _ = (&*children).read(&mut [0; 128]);
                 exit = exit.or_else(|| reap(running.main, WaitOptions::NOHANG));
@@ -425,10 +416,10 @@ impl Inner<'_> {
             Fork::Parent(main) => {
                 drop(theirs);
                 // Closed by exec or exit, unless something went wrong before it.
-                let (exits, error) =
-                    Exits::receive(&ours).doing(|| "wait for the code to start".to_owned())?;
+                let (listener, error) =
+                    Listener::receive(&ours).doing(|| "wait for the code to start".to_owned())?;
                 if error.trim_ascii().is_empty() {
-                    Ok(Running { main, exits })
+                    Ok(Running { main, listener })
                 } else {
                     Err(decode_failure(&error))
                 }
@@ -459,13 +450,13 @@ impl Inner<'_> {
                 Err(error) => return Err(error).doing(|| "wait for the code".to_owned())?,
             }
             let has = |place: usize| watched.get(place).is_some_and(|fd| !fd.revents().is_empty());
-            let (has_children, has_orders, has_exits) = (has(0), has(1), has(2));
+            let (has_children, has_orders, is_told) = (has(0), has(1), is_told(watched.get(2)));
             self.out_of_processes |= self.has_all_processes();
             if has_orders || self.out_of_processes {
                 sys::kill_all();
                 return Ok(reap_rest(main).unwrap_or(Exit::Signal(libc::SIGKILL)));
             }
-            if let Some(exit) = has_exits.then(|| running.exit()).flatten() {
+            if let Some(exit) = is_told.then(|| running.exit()).flatten() {
                 // What is killed runs no more; that the kernel also takes its memory back nobody has to wait for.
                 sys::kill_all();
                 return Ok(exit);
@@ -497,15 +488,10 @@ impl Inner<'_> {
     }
 
     fn end(&self, exit: Exit) -> End {
-        let (status, signalled) = match exit {
-            Exit::Code(code) => (code, false),
-            Exit::Signal(signal) => (signal, true),
-        };
         let (cpu, peak_bytes) = sys::usage_of_children();
         End {
             at: clock::now(),
-            status,
-            signalled,
+            exit,
             cpu,
             peak_bytes,
             out_of_processes: self.out_of_processes,
@@ -548,23 +534,34 @@ impl Inner<'_> {
 /// A program that was started.
 struct Running {
     main: Pid,
-    /// Tells of its exit, where it is watched.
-    exits: Option<Exits>,
+    /// Tells of its exit, where that is watched, and of calls that end the job.
+    listener: Option<Listener>,
 }
 
 impl Running {
     fn to_poll(&self) -> Option<PollFd<'_>> {
-        self.exits.as_ref().map(|exits| PollFd::new(exits, PollFlags::IN))
+        let listener = self.listener.as_ref()?;
+        Some(PollFd::new(listener, PollFlags::IN))
     }
 
-    /// Its exit, if that is what was told.
+    /// Its end, if that is what was told. Call it only when there is something to hear.
     fn exit(&self) -> Option<Exit> {
-        self.exits.as_ref()?.of(self.main)
+        self.listener.as_ref()?.hear(self.main)
     }
 }
 
+/// Whether a listener has something to hear, and is not only at its end.
+fn is_told(listener: Option<&PollFd<'_>>) -> bool {
+    listener.is_some_and(|listener| listener.revents().contains(PollFlags::IN))
+}
+
 fn ended(exit: Exit) -> Failure {
-    Failure::new("wait for a job", format!("the interpreter ended: {exit:?}"))
+    let how = match exit {
+        Exit::Code(code) => format!("exited with {code}"),
+        Exit::Signal(signal) => format!("ended by signal {signal}"),
+        Exit::Forbidden(call) => format!("called {call}, for which its filter kills"),
+    };
+    Failure::new("wait for a job", format!("the interpreter {how}"))
 }
 
 fn decode_failure(bytes: &[u8]) -> HostError {
@@ -618,9 +615,7 @@ impl Code<'_> {
     /// Comes back only with the reason why it could not.
     fn become_it(&self, inner: &Inner<'_>, stdin: &Stdin, channel: &UnixStream) -> HostError {
         let prepared = self.prepare(inner, stdin).and_then(|prepared| {
-            if self.watched {
-                Exits::tell(channel).doing(|| "have its exit told of".to_owned())?;
-            }
+            self.filter(inner, channel)?;
             Ok(prepared)
         });
         match prepared {
@@ -633,6 +628,19 @@ impl Code<'_> {
             }
             Err(error) => error,
         }
+    }
+
+    /// The last layer: what is left to do is allowed by every filter.
+    fn filter(&self, inner: &Inner<'_>, channel: &UnixStream) -> Result<(), HostError> {
+        let Some(language) = inner.setup.filter else {
+            return Ok(());
+        };
+        let listener = seccomp::install(language, self.watched)
+            .doing(|| format!("filter the system calls of {language}"))?;
+        if let Some(listener) = listener {
+            Listener::hand_over(&listener, channel).doing(|| "have its calls told of".to_owned())?;
+        }
+        Ok(())
     }
 
     fn prepare(
@@ -749,7 +757,7 @@ impl Loader {
             if !watched[0].revents().is_empty() {
                 return self.hear(byte);
             }
-            if let Some(exit) = running.exit() {
+            if let Some(exit) = is_told(watched.get(1)).then(|| running.exit()).flatten() {
                 return Err(ended(exit).into());
             }
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
+use crate::confine::seccomp::Call;
+
 /// The kernel parameter that says how far the addresses of processes are random: from 0, not at all, to 2.
 pub(crate) const RANDOM_ADDRESSES: &str = "kernel/randomize_va_space";
 
@@ -240,71 +242,69 @@ pub(crate) fn reseed_kernel(entropy: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A process that wants to end, and waits for leave.
-pub(crate) struct ExitNotice {
+/// Whether the kernel has filters that can end a process (Linux 4.14).
+pub(crate) fn can_filter() -> bool {
+    let action = libc::SECCOMP_RET_KILL_PROCESS;
+    #[expect(unsafe_code, reason = "no safe wrapper for seccomp")]
+    // SAFETY: the kernel reads the four bytes of the action.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    };
+    answer == 0
+}
+
+/// Puts this thread, and what it starts, under a filter for good. Needs `no_new_privs`.
+pub(crate) fn filter(program: &mut [libc::sock_filter]) -> io::Result<()> {
+    set_filter(program, 0).map(drop)
+}
+
+/// The same with a filter that tells whoever holds the descriptor, of calls that wait for an answer. There can be one such filter.
+pub(crate) fn filter_and_listen(program: &mut [libc::sock_filter]) -> io::Result<OwnedFd> {
+    let listener = set_filter(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    #[expect(unsafe_code, reason = "the kernel has made a descriptor")]
+    // SAFETY: the descriptor is new and owned by nothing else.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+fn set_filter(program: &mut [libc::sock_filter], flags: libc::c_ulong) -> io::Result<RawFd> {
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_mut_ptr(),
+    };
+    #[expect(unsafe_code, reason = "no safe wrapper for seccomp")]
+    // SAFETY: the filter and its program are plain data that outlive the call; the kernel copies and checks them.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const filter,
+        )
+    };
+    check(i32::try_from(answer).unwrap_or(-1))
+}
+
+/// A system call that waits for an answer.
+pub(crate) struct Notice {
     pub(crate) id: u64,
-    /// As the reader's PID namespace numbers it.
+    /// Whose, as the reader's PID namespace numbers it.
     pub(crate) process: i32,
-    pub(crate) status: i32,
+    pub(crate) call: Call,
+    /// Its first argument, of what the kernel takes for an int.
+    pub(crate) argument: i32,
 }
 
 // Of <linux/seccomp.h>: _IOWR('!', 0, struct seccomp_notif) and _IOWR('!', 1, struct seccomp_notif_resp).
 const SECCOMP_IOCTL_NOTIF_RECV: libc::Ioctl = 0xc050_2100;
 const SECCOMP_IOCTL_NOTIF_SEND: libc::Ioctl = 0xc018_2101;
 
-/// Has every `exit_group` of this process and of those that it starts wait for whoever holds the descriptor. All else is
-/// allowed. Needs `no_new_privs`.
-pub(crate) fn listen_for_exits() -> io::Result<OwnedFd> {
-    #[cfg(target_arch = "x86_64")]
-    const ARCHITECTURE: u32 = 0xc000_003e;
-    #[cfg(target_arch = "aarch64")]
-    const ARCHITECTURE: u32 = 0xc000_00b7;
-    // Offsets in struct seccomp_data, and the three instructions that there are (bpf(4)).
-    const NUMBER: u32 = 0;
-    const ARCH: u32 = 4;
-    const LOAD: u16 = 0x20;
-    const UNLESS_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    let step = |code, k| libc::sock_filter {
-        code,
-        jt: 0,
-        jf: 0,
-        k,
-    };
-    let unless = |k, skip| libc::sock_filter {
-        code: UNLESS_EQUAL,
-        jt: 0,
-        jf: skip,
-        k,
-    };
-    let exit_group = u32::try_from(libc::SYS_exit_group).unwrap_or_default();
-    let mut program = [
-        step(LOAD, ARCH),
-        unless(ARCHITECTURE, 3),
-        step(LOAD, NUMBER),
-        unless(exit_group, 1),
-        step(RETURN, libc::SECCOMP_RET_USER_NOTIF),
-        step(RETURN, libc::SECCOMP_RET_ALLOW),
-    ];
-    let filter = libc::sock_fprog {
-        len: 6,
-        filter: program.as_mut_ptr(),
-    };
-    #[expect(unsafe_code, reason = "no safe wrapper for seccomp")]
-    // SAFETY: the filter and its program are plain data that outlive the call; the descriptor is new and owned by nothing else.
-    unsafe {
-        let listener = libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-            &raw const filter,
-        );
-        check(i32::try_from(listener).unwrap_or(-1)).map(|fd| OwnedFd::from_raw_fd(fd))
-    }
-}
-
-/// The next process that waits for leave to end.
-pub(crate) fn next_exit(listener: BorrowedFd<'_>) -> io::Result<ExitNotice> {
+/// The next call that waits for an answer; waits where there is none.
+pub(crate) fn next_notice(listener: BorrowedFd<'_>) -> io::Result<Notice> {
     #[expect(unsafe_code, reason = "no safe wrapper for seccomp notifications")]
     // SAFETY: the structure is plain data of the size that the request names, zero as it has to be, and the kernel fills it in.
     let notice = unsafe {
@@ -316,17 +316,20 @@ pub(crate) fn next_exit(listener: BorrowedFd<'_>) -> io::Result<ExitNotice> {
         ))?;
         notice
     };
-    Ok(ExitNotice {
+    Ok(Notice {
         id: notice.id,
         process: notice.pid.cast_signed(),
-        // The kernel takes an int.
+        call: Call {
+            architecture: notice.data.arch,
+            number: notice.data.nr.cast_unsigned(),
+        },
         #[expect(clippy::cast_possible_truncation, reason = "so does the kernel")]
-        status: notice.data.args[0] as i32,
+        argument: notice.data.args[0] as i32,
     })
 }
 
-/// Gives a process leave to end.
-pub(crate) fn let_exit(listener: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+/// Has a call that waits be made.
+pub(crate) fn let_go_on(listener: BorrowedFd<'_>, id: u64) -> io::Result<()> {
     #[expect(unsafe_code, reason = "no safe wrapper for seccomp notifications")]
     // SAFETY: the structure is plain data of the size that the request names; the kernel reads it.
     unsafe {

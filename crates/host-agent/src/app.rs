@@ -13,7 +13,10 @@ use engine::Sandbox;
 use image::{BootFiles, KernelChoice, Store, Want};
 use protocol::{ErrorCode, HostError};
 use vmm::probe::Search;
-use vmm::{Accel, Filesystem, Init, MachineConfig, RootDrive, RuntimeDir, VmId, VmmBinary, VmmError, probe};
+use vmm::{
+    Accel, Filesystem, Init, Isolation, MachineConfig, RootDrive, RuntimeDir, VmId, VmmBinary, VmmError,
+    probe,
+};
 
 use crate::cli::GlobalArgs;
 use crate::env_vars;
@@ -35,6 +38,7 @@ pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) runner: Cow<'static, [u8]>,
     runtime: PathBuf,
+    isolation: Isolation,
 }
 
 /// What a machine is to be made of, all of it there.
@@ -64,12 +68,16 @@ impl App {
                 .clone()
                 .unwrap_or_else(RuntimeDir::default_path),
             runner,
+            isolation: Isolation {
+                jailer_program: named(env_vars::JAILER_BIN),
+                ..(&global.isolation).into()
+            },
         })
     }
 
     /// The directory of running machines, with what killed processes left there removed.
     pub(crate) fn runtime(&self) -> Result<RuntimeDir, HostError> {
-        let runtime = RuntimeDir::open(&self.runtime)?;
+        let runtime = RuntimeDir::open(&self.runtime)?.isolation(self.isolation.clone());
         if let Err(error) = runtime.sweep() {
             tracing::warn!("{error}");
         }
@@ -88,11 +96,6 @@ impl App {
 
     /// Where VMMs are looked for.
     pub(crate) fn search(&self) -> Search {
-        let named = |variable| {
-            std::env::var_os(variable)
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from)
-        };
         Search {
             firecracker: named(env_vars::FIRECRACKER_BIN),
             qemu: named(env_vars::QEMU_BIN),
@@ -219,6 +222,12 @@ impl App {
         };
         Ok(Sandbox::acquire(vmm, config, Instant::now() + patience).await?)
     }
+}
+
+/// The path that an environment variable names.
+fn named(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).filter(|path| !path.is_empty());
+    path.map(PathBuf::from)
 }
 
 /// Set-up can make what that error misses. It cannot make a kernel that the user named.

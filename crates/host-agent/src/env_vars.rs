@@ -25,9 +25,17 @@ variables! {
     BACKEND = "RUNNER_CODES_BACKEND", "The VMM that `run` uses: `auto`, `firecracker` or `qemu`.";
     KERNEL = "RUNNER_CODES_KERNEL", "The kernel that guests boot: `debian`, `debian-SUITE`, `tuned`, or the path of a file.";
     GUEST_RUNNER = "RUNNER_CODES_GUEST_RUNNER", "A static guest-runner to use instead of the embedded one.";
+    NO_JAILER = "RUNNER_CODES_NO_JAILER", "`true` lets Firecracker start without its jailer.";
+    NO_VMM_UID = "RUNNER_CODES_NO_VMM_UID", "`true` runs VMMs as root, where host-agent is.";
+    NO_NAMESPACES = "RUNNER_CODES_NO_NAMESPACES", "`true` leaves VMMs in the host's namespaces.";
+    NO_CGROUP = "RUNNER_CODES_NO_CGROUP", "`true` leaves machines without the host's limits.";
+    NO_NETWORK_FILTER = "RUNNER_CODES_NO_NETWORK_FILTER", "`true` leaves machines' cgroups without BPF programs.";
+    VMM_UIDS = "RUNNER_CODES_VMM_UIDS", "The user and group ids that VMMs get, as `FIRST-LAST`. The default is `1879048192-1879113727`.";
+    CGROUP = "RUNNER_CODES_CGROUP", "The cgroup that machines' cgroups are in, below the root of each hierarchy. The default is `runner-codes`.";
     API_KEY = "RUNNER_CODES_API_KEY", "The key that `run --server` shows.";
     LOG = "RUNNER_CODES_LOG", "What is logged to standard error, as a filter such as `debug` or `vmm=trace`. Nothing by default.";
     FIRECRACKER_BIN = "FIRECRACKER_BIN", "The Firecracker executable; else the one that `setup --firecracker` fetched, else `PATH` is searched.";
+    JAILER_BIN = "RUNNER_CODES_JAILER_BIN", "Firecracker's jailer; else the one beside Firecracker.";
     QEMU_BIN = "QEMU_BIN", "The QEMU executable; else `PATH` is searched.";
 }
 

@@ -188,7 +188,8 @@ fn variable(pair: &str) -> Result<(String, String), HostError> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn limits(given: &[String]) -> Result<JobLimits, HostError> {
+/// The limits that were given as NAME=NUMBER.
+pub(crate) fn limits(given: &[String]) -> Result<JobLimits, HostError> {
     let mut limits = JobLimits::default();
     for limit in given {
         let parsed = limit

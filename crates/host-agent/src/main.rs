@@ -1,14 +1,19 @@
 //! Runs untrusted code in microVMs on this machine. Arguments come in; one command runs; its exit status goes out.
 
+mod advisories;
 mod app;
 mod cli;
 mod client;
 mod commands;
 mod env_vars;
+mod gauges;
+mod instant;
 mod interrupts;
+mod isolation;
 mod job;
 mod keys;
 mod machine;
+mod metrics;
 mod output;
 mod progress;
 mod report;
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
         Command::Template(command) => commands::template::template(&global, command),
         Command::ApiKey(command) => commands::api_key::api_key(&global, command),
         Command::SigningKey(command) => commands::signing_key::signing_key(&global, command),
+        Command::VerifyIsolation(args) => commands::verify_isolation::verify_isolation(&global, args),
         Command::Doctor { kernel } => commands::doctor::doctor(&global, kernel.as_deref()),
         Command::InjectGuestRunner(args) => commands::inject_guest_runner::inject_guest_runner(&global, args),
         Command::Completions { shell } => commands::completions::completions(*shell),

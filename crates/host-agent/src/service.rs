@@ -16,17 +16,21 @@ use engine::pool::policy::{BackoffPolicy, KeyConfig, Limits, Status};
 use engine::pool::{Leased, Pool, sensible_concurrency};
 use engine::queue::policy::{Config, Refused};
 use engine::queue::{Turn, Turns};
-use engine::{EngineError, Sandbox};
+use engine::{EngineError, Restored, Sandbox};
 use protocol::limits::MAX_TIMEOUT;
-use protocol::{ErrorCode, Event, HostError, JobRequest, JobResponse, Language};
+use protocol::{ErrorCode, Event, HostError, JobRequest, JobResponse, Language, Termination};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use vmm::RuntimeDir;
 
 use crate::app::App;
 use crate::cli::{MachineArgs, ServeArgs};
 use crate::commands::run::{milliseconds, random_trace_id};
+use crate::gauges;
+use crate::instant;
 use crate::machine::{self, Machine, Root};
+use crate::metrics::Metrics;
 use crate::server::caller::Caller;
 use crate::snapshots;
 
@@ -54,32 +58,47 @@ const REVIEW: Duration = Duration::from_secs(60);
 /// After a build that failed.
 const RETRY: Duration = Duration::from_secs(300);
 
-/// A job over HTTP: the fields of [`JobRequest`], and which machine it wants.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A job over HTTP: the fields of a job, and which machine it wants.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct ExecuteRequest {
     #[serde(flatten)]
     pub(crate) job: JobRequest,
     /// The template; the one that has the language when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) template: Option<String>,
     /// Virtual processors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 32)]
     pub(crate) vcpus: Option<u8>,
     /// Memory in MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 128)]
     pub(crate) memory_mib: Option<u32>,
     /// Seconds that it may wait for its turn, at most and by default 3600. One that would wait longer is refused at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 3600)]
     pub(crate) queue_timeout: Option<f64>,
     /// The kernel and VMM that the job insists on; the service's own when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) only: Option<Only>,
 }
 
+/// What an [`ExecuteRequest`] has beyond its job.
+#[derive(Deserialize)]
+struct Wishes {
+    template: Option<String>,
+    vcpus: Option<u8>,
+    memory_mib: Option<u32>,
+    queue_timeout: Option<f64>,
+    only: Option<Only>,
+}
+
 /// See [`ExecuteRequest::only`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Only {
+    /// As `run --kernel` names it.
     pub(crate) kernel: String,
+    /// As `run` chose it.
     pub(crate) backend: String,
 }
 
@@ -104,12 +123,31 @@ impl ExecuteRequest {
         })
     }
 
+    /// Reads one. In two passes: what serde flattens it first keeps whole, each value many times as large as it was written.
+    ///
+    /// # Errors
     /// Why `body` is no request, as precisely as can be said.
-    pub(crate) fn refusal(body: &[u8], error: &serde_json::Error) -> HostError {
-        let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-        let language = value.get("lang").and_then(serde_json::Value::as_str);
-        match language.map(str::parse::<Language>) {
-            Some(Err(unknown)) => unknown,
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, HostError> {
+        let parsed = serde_json::from_slice(body).and_then(|job| Ok((job, serde_json::from_slice(body)?)));
+        let (job, wishes): (JobRequest, Wishes) = parsed.map_err(|error| Self::refusal(body, &error))?;
+        Ok(Self {
+            job,
+            template: wishes.template,
+            vcpus: wishes.vcpus,
+            memory_mib: wishes.memory_mib,
+            queue_timeout: wishes.queue_timeout,
+            only: wishes.only,
+        })
+    }
+
+    fn refusal(body: &[u8], error: &serde_json::Error) -> HostError {
+        #[derive(Deserialize)]
+        struct Named {
+            lang: String,
+        }
+        let named = serde_json::from_slice(body).map(|Named { lang }| lang.parse::<Language>());
+        match named {
+            Ok(Err(unknown)) => unknown,
             _ => HostError::new(
                 ErrorCode::InvalidRequest,
                 format!("the request is not a job: {error}"),
@@ -130,6 +168,7 @@ pub(crate) struct Service {
     turns: Turns<Tenant>,
     /// Templates that boot for each job at the moment, and why.
     slow: Mutex<BTreeMap<&'static str, String>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A job whose turn it is.
@@ -141,24 +180,26 @@ pub(crate) struct Admitted {
 }
 
 /// `GET /readyz`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Readiness {
     /// Jobs are taken.
     ready: bool,
     /// Templates that boot for each job at the moment, and why.
-    slow: BTreeMap<&'static str, String>,
+    pub(crate) slow: BTreeMap<&'static str, String>,
     jobs: Jobs,
 }
 
 /// How many jobs there are.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Jobs {
+    /// Have a machine, or get one.
     running: usize,
+    /// Wait for their turn.
     waiting: usize,
 }
 
 /// Why a job did not run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub(crate) error: HostError,
     /// About when there will be room, where that was missing.
@@ -203,10 +244,13 @@ impl Service {
         let names = image::BUILT_IN.iter().map(|template| template.name);
         let (first, others) = (image::BUILT_IN[0].name, names.skip(1));
         let machine = Machine::of(Root::Template(first), &args.machine)?;
-        app.parts(&machine, true, &runtime).await?;
+        let instant = args.instant.takes().is_some();
+        if !instant {
+            app.parts(&machine, true, &runtime).await?;
+        }
         let is_there = |name: &&'static str| {
             let machine = Machine::of(Root::Template(name), &args.machine);
-            machine.is_ok_and(|machine| app.look(&machine).is_ok())
+            instant || machine.is_ok_and(|machine| app.look(&machine).is_ok())
         };
         let templates: Vec<_> = std::iter::once(first).chain(others.filter(is_there)).collect();
         let limits = Limits {
@@ -231,7 +275,11 @@ impl Service {
             }),
             args,
             slow: Mutex::default(),
+            metrics: Arc::default(),
         });
+        if instant {
+            return Ok(service);
+        }
         // A target that cannot be met is known before there is anything to restore.
         service.config(first).map(drop)?;
         for name in service.templates.clone() {
@@ -262,8 +310,10 @@ impl Service {
             self.check_allowance(caller, &request.job, &machine)?;
             let share = caller.allowance.share();
             let turn = self.turns.take(&caller.tenant, share, request.patience()?).await;
+            let turn = turn.map_err(|refused| Refusal::busy(&refused))?;
+            self.metrics.queue_wait.observe([], turn.waited());
             Ok(Admitted {
-                turn: turn.map_err(|refused| Refusal::busy(&refused))?,
+                turn,
                 request,
                 machine,
                 accepted,
@@ -285,7 +335,46 @@ impl Service {
         on_event: impl FnMut(Event) + Send,
     ) -> Result<JobResponse, HostError> {
         let answered = self.run(&admitted, on_event).await;
+        match &answered {
+            Ok(response) => self.count(&admitted, response),
+            Err(error) if of_machine(error.code) => self.metrics.vmm_failures.add([error.code.name()]),
+            Err(_) => {}
+        }
         answered.map_err(|error| error.trace_id(&admitted.request.job.trace_id))
+    }
+
+    fn count(&self, admitted: &Admitted, response: &JobResponse) {
+        let language = admitted.request.job.lang.name();
+        let end = response.termination.as_ref().map_or("unknown", Termination::name);
+        self.metrics.jobs.add([language, end]);
+        let Some(timings) = &response.timings else {
+            return;
+        };
+        if let (Some(boot), Root::Template(name)) = (timings.boot, &admitted.machine.root) {
+            self.metrics.boot_time.observe_ms([*name], boot);
+        }
+        if let Some(exec) = timings.exec {
+            self.metrics.exec_time.observe_ms([language], exec);
+        }
+        if let Some(total) = timings.total {
+            self.metrics.total_time.observe_ms([language], total);
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// All metrics as OpenMetrics text, with what holds now.
+    pub(crate) async fn metrics_text(&self) -> String {
+        let metrics = &self.metrics;
+        metrics.jobs_running.set([], self.turns.running() as u64);
+        metrics.jobs_waiting.set([], self.turns.waiting() as u64);
+        if let Some(pool) = self.pool.status().await {
+            metrics.show_pool(&pool);
+        }
+        gauges::measure(metrics, self.runtime.path());
+        metrics.text()
     }
 
     /// Whether the key of whoever brings it lets a job have what it wants.
@@ -388,6 +477,9 @@ impl Service {
             ));
         };
         let own = Machine::of(Root::Template(name), &self.args.machine)?;
+        if let Some(takes) = self.args.instant.takes() {
+            return Ok(Lease::Instant(takes));
+        }
         let as_frozen = (own.vcpus, own.memory_mib) == (machine.vcpus, machine.memory_mib);
         if as_frozen && let Some(leased) = self.pool.acquire(name).await? {
             return Ok(Lease::Pool(Box::new(leased)));
@@ -412,7 +504,12 @@ impl Service {
             .min(raise_descriptors() / 4)
     }
 
-    /// The pool, as it was a moment ago.
+    /// The names of the templates that jobs can run in.
+    pub(crate) fn templates(&self) -> &[&'static str] {
+        &self.templates
+    }
+
+    /// The pool, as it was a moment ago; none when it has been drained.
     pub(crate) async fn pool(&self) -> Option<Status<String>> {
         self.pool.status().await
     }
@@ -519,8 +616,13 @@ impl Service {
         self.install(name, self.app.template(candidate, snapshot)?).await
     }
 
-    async fn install(&self, name: &str, template: engine::Template) -> Result<(), HostError> {
+    async fn install(&self, name: &'static str, mut template: engine::Template) -> Result<(), HostError> {
         let config = self.config(name)?;
+        let metrics = self.metrics();
+        template.on_restore = Some(Arc::new(move |restored| match restored {
+            Restored::Confirmed(took) => metrics.restore_time.observe([name], took),
+            Restored::Unconfirmed => metrics.unconfirmed.add([name]),
+        }));
         let installed = self.pool.install(name, template, config).await;
         installed.map_err(|error| over_budget(&error))
     }
@@ -534,6 +636,8 @@ impl Service {
 enum Lease {
     Pool(Box<Leased>),
     Cold(Box<Sandbox>),
+    /// None, and it takes that long.
+    Instant(Duration),
 }
 
 impl Lease {
@@ -545,15 +649,29 @@ impl Lease {
         match self {
             Self::Pool(leased) => leased.exec(job, on_event).await,
             Self::Cold(sandbox) => sandbox.exec(job, on_event).await,
+            Self::Instant(takes) => Ok(instant::exec(*takes, job, on_event).await),
         }
     }
 
     async fn destroy(self) {
         match self {
-            Self::Pool(leased) => leased.destroy().await,
-            Self::Cold(sandbox) => sandbox.destroy().await,
-        };
+            Self::Pool(leased) => {
+                leased.destroy().await;
+            }
+            Self::Cold(sandbox) => {
+                sandbox.destroy().await;
+            }
+            Self::Instant(_) => {}
+        }
     }
+}
+
+/// Whether a job failed because of its machine.
+const fn of_machine(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::VmmFailed | ErrorCode::VmmDied | ErrorCode::GuestSilent | ErrorCode::GuestProtocol
+    )
 }
 
 /// Has this process take as many descriptors as it may have at most; how many that is.

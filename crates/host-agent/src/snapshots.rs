@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::{Frozen, Template};
+use engine::{Frozen, Sandbox, Template};
 use image::signing::SigningKeys;
 use image::snapshot::{
     Begun, Refusal, Snapshot, SnapshotBuild, SnapshotDetails, SnapshotError, SnapshotKey, SnapshotManifest,
@@ -22,11 +22,13 @@ use protocol::control::Park;
 use protocol::{ErrorCode, Hello, HostError, Language};
 use vmm::{Accel, RuntimeDir, SnapshotFile, VmmBinary, arch};
 
-use crate::app::App;
+use crate::app::{App, Parts};
 use crate::machine::{Machine, Root};
 
 /// How long parking and freezing may take. Node's interpreter alone takes several seconds to start under emulation.
 const FREEZE: Duration = Duration::from_secs(180);
+/// How long a clone may take to be made.
+const RESTORE: Duration = Duration::from_secs(60);
 
 /// A template that there is a snapshot of, or could be.
 #[derive(Debug)]
@@ -113,6 +115,38 @@ impl App {
         changed.then(|| why.into())
     }
 
+    /// A machine with that root filesystem and these parts: a clone where there is a snapshot to make it from and `cold` does not forbid
+    /// it, else one that boots. What kept it from being a clone, where that is worth knowing, is told to `note`.
+    pub(crate) async fn sandbox(
+        &self,
+        machine: &Machine,
+        parts: Parts,
+        cold: bool,
+        runtime: &RuntimeDir,
+        note: impl Fn(&HostError),
+    ) -> Result<Sandbox, HostError> {
+        if !cold && machine.can_be_cloned() {
+            let candidate = self.candidate(machine, runtime).await?;
+            match self.open(&candidate) {
+                Ok(Some(snapshot)) => {
+                    let template = self.template(candidate, snapshot)?;
+                    let deadline = Instant::now() + RESTORE;
+                    let clone = template.clone_now(runtime, machine.keep_console.clone(), deadline);
+                    return Ok(clone.await?);
+                }
+                // A machine that boots is as good; what happened to the snapshot is for its owner to know.
+                Ok(None) => {
+                    if let Some(error) = self.outdated(&candidate) {
+                        note(&error);
+                    }
+                }
+                Err(error) => note(&error),
+            }
+        }
+        let vmm = self.vmm(machine, &parts.boot.kernel, runtime).await?;
+        self.boot(&vmm, machine, parts, None, runtime).await
+    }
+
     /// What clones are made from.
     pub(crate) fn template(
         &self,
@@ -150,6 +184,7 @@ impl App {
             hello,
             parked,
             in_use: Arc::new(snapshot),
+            on_restore: None,
         })
     }
 

@@ -36,7 +36,12 @@ pub(crate) fn is_bzimage(image: &[u8]) -> bool {
 
 /// The ELF kernel inside a bzImage. The error is a reason, without the path.
 pub(crate) fn vmlinux(image: &[u8]) -> Result<Vec<u8>, String> {
-    let kernel = decompress(payload(image)?, MAX_OUTPUT)?;
+    vmlinux_within(image, MAX_OUTPUT)
+}
+
+/// The same, of at most `limit` bytes.
+pub(crate) fn vmlinux_within(image: &[u8], limit: usize) -> Result<Vec<u8>, String> {
+    let kernel = decompress(payload(image)?, limit)?;
     if kernel.starts_with(b"\x7fELF") {
         Ok(kernel)
     } else {

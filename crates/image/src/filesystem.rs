@@ -26,26 +26,30 @@ pub enum RootFilesystem {
 pub fn identify(path: &Path) -> Result<RootFilesystem, ImageError> {
     const HEADER: u64 = 2048;
     let (header, length) = read_header(path, HEADER)?;
-    let (kind, needed) = if header.starts_with(b"hsqs") {
-        (RootFilesystem::Squashfs, squashfs_length(&header))
-    } else if u16_at(&header, EXT4_SUPERBLOCK + 0x38) == Some(EXT4_MAGIC) {
-        (RootFilesystem::Ext4, ext4_length(&header))
-    } else {
-        return Err(ImageError::invalid(path, "it is neither squashfs nor ext4"));
-    };
-    match needed {
-        Some(needed) if needed <= length => Ok(kind),
-        Some(needed) => Err(ImageError::invalid(
-            path,
-            format!("it is truncated: {length} bytes of {needed}"),
-        )),
-        None => Err(ImageError::invalid(path, "its superblock is damaged")),
+    let invalid = |reason: String| ImageError::invalid(path, reason);
+    match described(&header).map_err(|reason| invalid(reason.to_owned()))? {
+        (kind, needed) if needed <= length => Ok(kind),
+        (_, needed) => Err(invalid(format!("it is truncated: {length} bytes of {needed}"))),
     }
+}
+
+/// What a file is that begins like that, and the bytes that it has by its superblock. The error is a reason.
+pub(crate) fn described(header: &[u8]) -> Result<(RootFilesystem, u64), &'static str> {
+    let (kind, length) = if header.starts_with(b"hsqs") {
+        (RootFilesystem::Squashfs, squashfs_length(header))
+    } else if u16_at(header, EXT4_SUPERBLOCK + 0x38) == Some(EXT4_MAGIC) {
+        (RootFilesystem::Ext4, ext4_length(header))
+    } else {
+        return Err("it is neither squashfs nor ext4");
+    };
+    Ok((kind, length.ok_or("its superblock is damaged")?))
 }
 
 const EXT4_SUPERBLOCK: usize = 1024;
 const EXT4_MAGIC: u16 = 0xef53;
 const EXT4_FEATURE_64BIT: u32 = 0x80;
+/// The largest block has 64 KiB.
+const EXT4_MAX_LOG_BLOCK: u32 = 6;
 
 fn squashfs_length(header: &[u8]) -> Option<u64> {
     u64_at(header, 40).filter(|length| *length >= 96)
@@ -57,11 +61,14 @@ fn ext4_length(header: &[u8]) -> Option<u64> {
     if field(0x60)? & EXT4_FEATURE_64BIT != 0 {
         blocks |= u64::from(field(0x150)?) << 32;
     }
-    let block_size = 1024_u64.checked_shl(field(0x18)?)?;
-    if blocks == 0 || block_size > 65536 {
-        return None;
-    }
-    blocks.checked_mul(block_size)
+    blocks
+        .checked_mul(ext4_block_size(header)?)
+        .filter(|length| *length > 0)
+}
+
+fn ext4_block_size(header: &[u8]) -> Option<u64> {
+    let log = u32_at(header, EXT4_SUPERBLOCK + 0x18).filter(|log| *log <= EXT4_MAX_LOG_BLOCK)?;
+    Some(1024 << log)
 }
 
 /// What an ext4 filesystem has left for root.
@@ -80,9 +87,8 @@ pub(crate) fn ext4_free(path: &Path) -> Result<Ext4Space, ImageError> {
         if field(0x60)? & EXT4_FEATURE_64BIT != 0 {
             blocks |= u64::from(field(0x158)?) << 32;
         }
-        let block_size = 1024_u64.checked_shl(field(0x18)?)?;
         Some(Ext4Space {
-            bytes: blocks.checked_mul(block_size)?,
+            bytes: blocks.checked_mul(ext4_block_size(&header)?)?,
             inodes: u64::from(field(0x10)?),
         })
     };

@@ -93,7 +93,7 @@ impl Store {
 }
 
 /// Three numbers: nothing else may become part of an address or a path.
-fn checked_version(version: &str) -> Result<&str, ImageError> {
+pub(crate) fn checked_version(version: &str) -> Result<&str, ImageError> {
     let bare = version.strip_prefix('v').unwrap_or(version);
     let is_number =
         |part: &str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -126,7 +126,7 @@ fn published_digest(client: &Agent, url: &str) -> Result<String, ImageError> {
 }
 
 /// The first word of what `sha256sum` writes.
-fn parse_digest(text: &[u8]) -> Option<String> {
+pub(crate) fn parse_digest(text: &[u8]) -> Option<String> {
     let word = str::from_utf8(text).ok()?.split_whitespace().next()?;
     let is_digest = word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_digest.then(|| word.to_ascii_lowercase())
@@ -175,7 +175,7 @@ fn download(
 }
 
 /// The file of that name in a gzipped tar, in whatever directory.
-fn unpack(tarball: &[u8], name: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn unpack(tarball: &[u8], name: &str) -> Result<Vec<u8>, String> {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(tarball));
     let damaged = |error: std::io::Error| format!("it is damaged: {error}");
     for entry in archive.entries().map_err(damaged)? {

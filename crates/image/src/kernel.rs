@@ -181,8 +181,8 @@ pub(crate) fn fetch_debian(
 }
 
 /// The parts of the kernel package that matter, on disk.
-struct Unpacked {
-    release: String,
+pub(crate) struct Unpacked {
+    pub(crate) release: String,
     bzimage: PathBuf,
     modules: PathBuf,
     built_in: BTreeSet<String>,
@@ -230,7 +230,7 @@ fn unpack_package(
     Ok(unpacked)
 }
 
-fn unpack(tar: impl Read, work: &Path) -> Result<Unpacked, ImageError> {
+pub(crate) fn unpack(tar: impl Read, work: &Path) -> Result<Unpacked, ImageError> {
     let mut unpacked = Unpacked {
         release: String::new(),
         bzimage: work.join("vmlinuz"),

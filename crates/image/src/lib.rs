@@ -12,6 +12,8 @@ mod extract;
 mod filesystem;
 mod firecracker_release;
 mod fresh;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod guarded;
 mod initramfs;
 mod inject;

@@ -102,6 +102,12 @@ struct Source {
     has_main: bool,
 }
 
+/// The mirror that a list of either form names.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn of_list(list: &str, codename: &str) -> Option<Mirror> {
+    choose(&[parse_one_line(list), parse_deb822(list)].concat(), codename)
+}
+
 /// Other archives may use Debian's suite names too; Debian's own has updates or is called `debian`.
 fn choose(sources: &[Source], codename: &str) -> Option<Mirror> {
     let usable = |source: &&Source| source.has_main && is_address(&source.address);

@@ -24,7 +24,7 @@ const SETS: &[(&str, &[Wanted])] = &[
 ];
 
 /// Far above any module.
-const MAX_MODULE: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_MODULE: usize = 64 * 1024 * 1024;
 /// The name of the file that says what to load in which order.
 const ORDER: &str = "order";
 
@@ -159,9 +159,9 @@ pub(crate) fn built_in_modules(list: &str) -> BTreeSet<String> {
         .collect()
 }
 
-struct Module {
-    contents: Vec<u8>,
-    dependencies: Vec<String>,
+pub(crate) struct Module {
+    pub(crate) contents: Vec<u8>,
+    pub(crate) dependencies: Vec<String>,
 }
 
 struct Picker<'a, F> {
@@ -203,7 +203,7 @@ impl<F: Fn(&str) -> Result<Option<Vec<u8>>, ImageError>> Picker<'_, F> {
     }
 }
 
-fn open(name: &str, packed: &[u8]) -> Result<Module, ImageError> {
+pub(crate) fn open(name: &str, packed: &[u8]) -> Result<Module, ImageError> {
     let invalid = |reason: String| ImageError::invalid(Path::new(name), reason);
     let mut contents = extract::decompress(packed, MAX_MODULE).map_err(invalid)?;
     let signed = contents.len();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -34,14 +35,29 @@ pub const BUILT_IN: &[BuiltIn] = &[
     },
 ];
 
+/// What the recipes name, in the order of [`BUILT_IN`]: every job of a service asks for it.
+static LANGUAGES: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
+    let recipes = BUILT_IN.iter().map(Recipe::parse);
+    recipes
+        .map(|recipe| recipe.map_or_else(|_| Vec::new(), |recipe| recipe.languages))
+        .collect()
+});
+
+impl BuiltIn {
+    /// The languages that its recipe names, by their names on the wire.
+    #[must_use]
+    pub fn languages(&self) -> &'static [String] {
+        let place = BUILT_IN.iter().position(|template| template.name == self.name);
+        place.map_or(&[], |place| LANGUAGES[place].as_slice())
+    }
+}
+
 /// The first template with that language, by the name on the wire (`python`, `rust`).
 #[must_use]
 pub fn template_for_language(language: &str) -> Option<&'static str> {
     BUILT_IN
         .iter()
-        .find(|template| {
-            Recipe::parse(template).is_ok_and(|recipe| recipe.languages.iter().any(|name| name == language))
-        })
+        .find(|template| template.languages().iter().any(|name| name == language))
         .map(|template| template.name)
 }
 
@@ -104,7 +120,7 @@ impl Recipe {
 }
 
 /// One name a line; blank lines and `#` comments are skipped.
-fn parse_packages(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn parse_packages(text: &str) -> Result<Vec<String>, String> {
     let mut packages = BTreeSet::new();
     for line in text.lines() {
         let name = line.split('#').next().unwrap_or_default().trim();

@@ -68,6 +68,7 @@ error_codes! {
     VmmMissing = "vmm_missing", "The virtual machine monitor is not installed.", "run `host-agent doctor` for the command that installs it";
     VmmUnsupported = "vmm_unsupported", "This version of the virtual machine monitor is not supported.", "install a supported version; see the documentation";
     KvmUnusable = "kvm_unusable", "/dev/kvm is missing, forbidden, or runs no guest.", "use --backend qemu, which can emulate, or run on a machine with KVM";
+    IsolationFailed = "isolation_failed", "A layer of the isolation between a machine and the host cannot be applied.", "see the cause; a host whose kernel has namespaces, seccomp and BPF has what it takes";
     VmmFailed = "vmm_failed", "The virtual machine monitor could not be started or refused a request.", "see the cause; --keep-console keeps the guest's console";
     VmmDied = "vmm_died", "The virtual machine monitor ended in mid-run.", "see the host's kernel log for an out-of-memory kill";
     GuestSilent = "guest_silent", "The guest did not answer in time.", "look at the guest's console with --keep-console";
@@ -78,6 +79,13 @@ error_codes! {
     Unauthorized = "unauthorized", "The request has no key that is good.", "send `Authorization: Bearer KEY`; `host-agent api-key create` makes one";
     Forbidden = "forbidden", "Whoever asks may not do this.", "use a key that has the scope, or be the user who runs the service";
     RateLimited = "rate_limited", "The key was used more often than it may be.", "try again later";
+    NotFound = "not_found", "There is nothing at that path.", "see /v1/openapi.json or /docs for what there is";
+    MethodNotAllowed = "method_not_allowed", "The path has other methods.", "use one of those that the Allow header names";
+    NotAcceptable = "not_acceptable", "The answer cannot have any of the types that the request accepts.", "accept application/json, or text/event-stream where jobs run";
+    UnsupportedMediaType = "unsupported_media_type", "The body of the request is not of a type that is read here.", "send JSON, not compressed, with Content-Type: application/json";
+    RequestTooLarge = "request_too_large", "The request has more bytes than are read.", "send less, or less at a time";
+    RequestTimeout = "request_timeout", "The request did not come whole in time.", "send it again, and all of it at once";
+    IdempotencyMismatch = "idempotency_mismatch", "The Idempotency-Key was used with another request before.", "give each request a key of its own, and send the same request with the same key";
     Cancelled = "cancelled", "The job was interrupted.", "run it again";
     Internal = "internal", "A fault of host-agent itself.", "please report it with the trace id";
     // The guest-runner.
@@ -85,6 +93,28 @@ error_codes! {
     LimitUnsupported = "limit_unsupported", "A limit was asked for that this guest cannot apply.", "leave the limit out, or use a guest kernel with cgroup v2";
     ConfineFailed = "confine_failed", "The guest could not confine the code, so it did not run it.", "see the cause; the guest's kernel may lack a feature";
     UnknownRequest = "unknown_request", "The guest-runner does not know that request.", "update the guest image";
+}
+
+/// By hand: the derive does not see names that a macro has passed on.
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for ErrorCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let names = Self::ALL.iter().map(|code| code.name());
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::Type::String)
+            .description(Some(
+                "What went wrong, as a stable name that programs may match on.",
+            ))
+            .enum_values(Some(names.chain([Self::Unknown.name()])))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for ErrorCode {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ErrorCode".into()
+    }
 }
 
 impl fmt::Display for ErrorCode {
@@ -97,6 +127,7 @@ impl fmt::Display for ErrorCode {
 /// are escaped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostError {
     /// Which kind; stable.
     pub code: ErrorCode,

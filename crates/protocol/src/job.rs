@@ -13,6 +13,7 @@ use crate::limits;
 /// A language the guest-runner can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
     /// CPython: `python3`, else `python`, else `python2`.
@@ -71,32 +72,54 @@ impl FromStr for Language {
 /// One job, as it crosses the wire to the guest-runner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobRequest {
     /// Names the job in logs and answers; at most [`limits::MAX_TRACE_ID`] bytes.
+    #[cfg_attr(feature = "openapi", schema(max_length = 128))]
     #[serde(default)]
     pub trace_id: String,
     /// What the code is written in.
     pub lang: Language,
     /// The source, 1 byte to [`limits::MAX_CODE`] bytes, without NUL.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1048576))]
     pub code: String,
     /// Wall time in seconds, in (0, [`limits::MAX_TIMEOUT`]]: from the first byte of code running to the last process
     /// gone, compilation included.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(exclusive_minimum = 0, maximum = 3600, default = 30.0)
+    )]
     #[serde(default = "default_timeout")]
     pub timeout: f64,
     /// What the code reads on standard input; empty when absent.
+    #[cfg_attr(feature = "openapi", schema(max_length = 4194304))]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stdin: String,
     /// Standard input that is not text, base64. At most one of `stdin` and `stdin_base64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin_base64: Option<String>,
     /// Arguments after the program's own name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 1024))]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<_, _, { limits::MAX_ARGS }>"
+    )]
     pub args: Vec<String>,
     /// Environment variables, over the runner's small default set.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "bounded::map::<_, { limits::MAX_ENV }>"
+    )]
     pub env: BTreeMap<String, String>,
     /// Files to write before the code runs, and files to return afterwards.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 256))]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<_, _, { limits::MAX_FILES }>"
+    )]
     pub files: Vec<FileSpec>,
     /// Working directory inside the guest; the job's own directory when absent. Created when missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,8 +144,10 @@ pub const fn default_timeout() -> f64 {
 /// A file that goes in with a job (it has content), or comes back (`collect`), or both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileSpec {
     /// Path in the guest, relative to the working directory or absolute; never with a `..` part.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 4096))]
     pub path: String,
     /// Text content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,6 +166,7 @@ pub struct FileSpec {
 /// What a job may use. Absent means the default of the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobLimits {
     /// Memory of all the job's processes together, page cache included. Bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,11 +226,13 @@ impl JobRequest {
     }
 }
 
+mod bounded;
 mod validate;
 
 /// What came of a job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobResponse {
     /// The request's.
     pub trace_id: String,
@@ -259,6 +287,7 @@ impl JobResponse {
 /// Why the code ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Termination {
     /// It ended by itself.
@@ -306,9 +335,30 @@ pub enum Termination {
     HostDrain,
 }
 
+impl Termination {
+    /// The `kind` on the wire.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Signal { .. } => "signal",
+            Self::Timeout { .. } => "timeout",
+            Self::Oom { .. } => "oom",
+            Self::OutputLimit { .. } => "output_limit",
+            Self::PidsLimit { .. } => "pids_limit",
+            Self::DiskFull => "disk_full",
+            Self::Seccomp { .. } => "seccomp",
+            Self::VmCrash { .. } => "vm_crash",
+            Self::Cancelled => "cancelled",
+            Self::HostDrain => "host_drain",
+        }
+    }
+}
+
 /// What a timeout counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
     /// Time passing.
@@ -320,6 +370,7 @@ pub enum Clock {
 /// What a job used, by the guest's own account (so an upper bound is the host's business).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// From the first byte of code running to the last process gone. Milliseconds.
     pub wall_ms: u64,
@@ -333,6 +384,7 @@ pub struct Usage {
 /// Which output was cut at its limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Truncated {
     /// Standard output was.
     pub stdout: bool,
@@ -344,6 +396,7 @@ pub struct Truncated {
 /// four, the host the rest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Timings {
     /// Request read to code started: cgroup, namespaces, files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -363,6 +416,9 @@ pub struct Timings {
     /// Waiting for the job's turn in a service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<f64>,
+    /// Booting the machine: VMM started until the guest said hello. The phases from `vmm_spawn` to `ready` make it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<f64>,
     /// Starting the VMM process until it takes commands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmm_spawn: Option<f64>,
@@ -404,6 +460,7 @@ pub struct Timings {
 /// What ran the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Interpreter {
     /// One that was started before the machine was frozen.
@@ -430,6 +487,7 @@ pub enum Event {
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Chunk {
     /// As text.
     pub data: String,

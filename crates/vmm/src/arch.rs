@@ -14,6 +14,15 @@ pub const EMULATED_CPU: &str = "max";
 /// What the ELF header of a kernel for this processor says.
 pub(crate) const ELF_MACHINE: object::elf::Machine = object::elf::EM_X86_64;
 
+/// `AUDIT_ARCH_X86_64` (linux/audit.h): what seccomp calls this processor.
+pub(crate) const AUDIT: u32 = 0xc000_003e;
+/// System calls from this number on are those of another ABI (`__X32_SYSCALL_BIT`).
+pub(crate) const FIRST_FOREIGN_CALL: Option<u32> = Some(0x4000_0000);
+/// QEMU's module that translates for this processor, where it is not in the program.
+pub(crate) const TCG_MODULE: &str = "accel-tcg-x86_64.so";
+/// Where Debian has QEMU's modules, below `/usr`.
+pub(crate) const QEMU_MODULES: &str = "lib/x86_64-linux-gnu/qemu";
+
 /// The guest's devices for the two disks, in the order in which they are attached.
 pub const ROOT_DEVICE: &str = "/dev/vda";
 /// See [`ROOT_DEVICE`].

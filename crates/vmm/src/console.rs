@@ -15,7 +15,7 @@ pub const KEPT: usize = 64 << 10;
 /// Bytes copied at most to a file that a console is kept in.
 pub const MAX_KEPT: u64 = 16 << 20;
 /// Characters of one line in [`Console::tail_lines`]; the rest of a longer line is cut.
-const MAX_LINE: usize = 400;
+pub(crate) const MAX_LINE: usize = 400;
 
 /// A handle to the last [`KEPT`] bytes; clones show the same console.
 #[derive(Debug, Clone)]
@@ -140,7 +140,7 @@ async fn read_all(
 }
 
 /// A line without control characters and ANSI sequences, cut at [`MAX_LINE`] characters.
-fn printable(line: &str) -> String {
+pub(crate) fn printable(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line.chars().peekable();
     while let Some(c) = rest.next() {

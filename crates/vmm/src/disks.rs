@@ -16,23 +16,22 @@ use rustix::io::Errno;
 use crate::arch;
 use crate::error::VmmError;
 use crate::machine::{Filesystem, MachineConfig, RootDrive};
-use crate::state::VmDir;
 
 /// The name of the scratch disk in the machine's directory.
 const SCRATCH: &str = "scratch.ext4";
 /// Bytes from the start of a disk image that hold the superblock of either filesystem.
 const SUPERBLOCK: usize = 2048;
 
-/// Checks kernel, initramfs and root, and makes the scratch disk; gives its path.
+/// Checks kernel, initramfs and root, and makes the scratch disk in `dir`; gives its path.
 ///
 /// # Errors
 /// [`VmmError::KernelMissing`], [`VmmError::DiskMissing`], [`VmmError::Image`], [`VmmError::DiskFull`].
-pub(crate) fn prepare(config: &MachineConfig) -> Result<Option<PathBuf>, VmmError> {
+pub(crate) fn prepare(config: &MachineConfig, dir: &Path) -> Result<Option<PathBuf>, VmmError> {
     check_kernel(&config.kernel)?;
     if let Some(initramfs) = &config.initramfs {
         open(initramfs, VmmError::KernelMissing)?;
     }
-    prepare_disks(config.root.as_ref(), config.scratch.as_deref(), &config.dir)
+    prepare_disks(config.root.as_ref(), config.scratch.as_deref(), dir)
 }
 
 /// The same for a machine that boots nothing.
@@ -42,14 +41,12 @@ pub(crate) fn prepare(config: &MachineConfig) -> Result<Option<PathBuf>, VmmErro
 pub(crate) fn prepare_disks(
     root: Option<&RootDrive>,
     scratch: Option<&Path>,
-    dir: &VmDir,
+    dir: &Path,
 ) -> Result<Option<PathBuf>, VmmError> {
     if let Some(root) = root {
         check_disk(&root.path, root.filesystem)?;
     }
-    scratch
-        .map(|template| copy_scratch(template, dir.path()))
-        .transpose()
+    scratch.map(|template| copy_scratch(template, dir)).transpose()
 }
 
 fn check_kernel(path: &Path) -> Result<(), VmmError> {
@@ -122,14 +119,16 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 }
 
 /// The bytes that a squashfs 4.0 has by its superblock (Documentation/filesystems/squashfs.rst).
-fn squashfs_size(start: &[u8]) -> Result<u64, String> {
+pub(crate) fn squashfs_size(start: &[u8]) -> Result<u64, String> {
     let used = u64_at(start, 40).filter(|_| start.starts_with(b"hsqs"));
     used.ok_or_else(|| "it is no squashfs image".to_owned())
 }
 
 /// The bytes that an ext2, 3 or 4 filesystem has by its superblock (Documentation/filesystems/ext4/super.rst).
-fn ext4_size(start: &[u8]) -> Result<u64, String> {
+pub(crate) fn ext4_size(start: &[u8]) -> Result<u64, String> {
     const FEATURE_INCOMPAT_64BIT: u32 = 0x80;
+    /// The largest block has 64 KiB.
+    const MAX_LOG_BLOCK: u32 = 6;
     let parse = || {
         let superblock = start
             .get(1024..)
@@ -138,14 +137,14 @@ fn ext4_size(start: &[u8]) -> Result<u64, String> {
         let high = u64::from(u32_at(superblock, 0x150)?);
         let wide = u32_at(superblock, 0x60)? & FEATURE_INCOMPAT_64BIT != 0;
         let blocks = if wide { high << 32 | low } else { low };
-        let block = 1024_u64.checked_shl(u32_at(superblock, 0x18)?)?;
-        blocks.checked_mul(block)
+        let log_block = u32_at(superblock, 0x18).filter(|log| *log <= MAX_LOG_BLOCK)?;
+        blocks.checked_mul(1024 << log_block).filter(|size| *size > 0)
     };
     parse().ok_or_else(|| "it is no ext4 image".to_owned())
 }
 
 /// Checks that a file is a kernel that a VMM can load directly: a 64-bit ELF executable, all of whose segments are there.
-fn check_elf<'data>(data: impl ReadRef<'data>, length: u64) -> Result<(), String> {
+pub(crate) fn check_elf<'data>(data: impl ReadRef<'data>, length: u64) -> Result<(), String> {
     let parsed = FileHeader64::<LittleEndian>::parse(data).ok();
     let header = parsed.filter(|header| header.e_machine.get(LittleEndian) == arch::ELF_MACHINE);
     let header = header.ok_or("it is no uncompressed kernel (ELF vmlinux) for this processor")?;
@@ -169,11 +168,21 @@ fn check_elf<'data>(data: impl ReadRef<'data>, length: u64) -> Result<(), String
 /// [`VmmError::State`], [`VmmError::DiskFull`].
 pub(crate) fn keep_scratch(dir: &Path, path: &Path) -> Result<bool, VmmError> {
     let scratch = dir.join(SCRATCH);
-    if !scratch.exists() {
-        return Ok(false);
+    // The directory may be the VMM's own: a link in it would be its doing.
+    let found = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(&scratch);
+    let from = match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found.map_err(|error| VmmError::state("read", &scratch, error))?,
+    };
+    let found = from.metadata();
+    let found = found.map_err(|error| VmmError::state("read", &scratch, error))?;
+    if !found.is_file() {
+        return Err(VmmError::DiskMissing(scratch));
     }
-    let (from, length) = open(&scratch, VmmError::DiskMissing)?;
-    copy(&from, length, path)?;
+    copy(&from, found.len(), path)?;
     Ok(true)
 }
 

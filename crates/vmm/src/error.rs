@@ -8,6 +8,7 @@ use protocol::{ErrorCode, HostError};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+use crate::jail::Layer;
 use crate::machine::BackendKind;
 use crate::probe;
 use crate::process::VmmExit;
@@ -74,6 +75,16 @@ pub enum VmmError {
     /// The host has no room left.
     #[error("The disk that holds {path} is full", path = .0.display())]
     DiskFull(PathBuf),
+    /// A layer of the VMM's isolation cannot be applied on this host.
+    #[error("The layer {layer} cannot be applied: {what}")]
+    Isolation {
+        /// Which.
+        layer: Layer,
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The VMM's process could not be started.
     #[error("Cannot start {path}", path = path.display())]
     Spawn {
@@ -155,6 +166,14 @@ impl VmmError {
         }
     }
 
+    pub(crate) fn isolation(layer: Layer, what: impl Into<String>, source: io::Error) -> Self {
+        Self::Isolation {
+            layer,
+            what: what.into(),
+            source,
+        }
+    }
+
     pub(crate) fn snapshot(path: &Path, reason: impl Into<String>) -> Self {
         Self::Snapshot {
             path: path.to_owned(),
@@ -224,6 +243,7 @@ impl From<VmmError> for HostError {
             VmmError::Image { .. } | VmmError::Snapshot { .. } => ErrorCode::ImageInvalid,
             VmmError::State { .. } => ErrorCode::StateUnusable,
             VmmError::DiskFull(_) => ErrorCode::DiskFull,
+            VmmError::Isolation { .. } => ErrorCode::IsolationFailed,
             VmmError::Spawn { .. }
             | VmmError::NotStarted { .. }
             | VmmError::Refused { .. }
@@ -236,6 +256,12 @@ impl From<VmmError> for HostError {
         let host = Self::new(code, error.cause());
         match error {
             VmmError::Missing { kind, .. } => host.remedy(probe::remedy(kind)),
+            VmmError::Isolation { layer, .. } => match layer.option() {
+                Some(option) => host.remedy(format!(
+                    "mend that, or let machines go without it with {option}; `host-agent doctor` lists the layers"
+                )),
+                None => host,
+            },
             _ => host,
         }
     }

@@ -18,6 +18,9 @@ pub mod console;
 mod disks;
 pub mod error;
 pub mod firecracker;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+pub mod jail;
 pub mod machine;
 pub mod probe;
 pub mod process;
@@ -28,9 +31,10 @@ pub mod state;
 pub use channel::Channel;
 pub use console::Console;
 pub use error::VmmError;
+pub use jail::{Isolation, Layer, UidRange};
 pub use machine::{
     Accel, BackendKind, BootTimings, Filesystem, Init, Machine, MachineConfig, Prespawned, RestoreConfig,
-    RestoreTimings, RootDrive, Shutdown, VmmBinary,
+    RestoreTimings, RootDrive, Shutdown, VmmBinary, layers,
 };
 pub use process::VmmExit;
 pub use snapshot::{SnapshotFile, SnapshotFiles};

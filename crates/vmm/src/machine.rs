@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::error::VmmError;
+use crate::jail::Layer;
 use crate::process::VmmExit;
 use crate::snapshot::{SnapshotFile, SnapshotFiles};
-use crate::state::VmDir;
+use crate::state::{RuntimeDir, VmDir, VmId};
 use crate::{firecracker, qemu};
 
 /// Which VMM.
@@ -210,9 +211,7 @@ fn check_bounds(vcpus: u8, memory_mib: u32) -> Result<(), VmmError> {
 pub struct RestoreConfig {
     /// The machine's private directory; it is gone when the machine is.
     pub dir: VmDir,
-    /// The guest's memory, mapped copy-on-write. QEMU before 8.2 opens it for writing, although it never writes to it: there
-    /// this process needs write permission on the file, and a QEMU that its guest has broken out of could change it for all
-    /// later clones. A sealed memfd is proof against that with every version.
+    /// The guest's memory, mapped copy-on-write. No VMM gets it opened for writing, not even a QEMU that asks for that.
     pub memory: SnapshotFile,
     /// Processors and devices.
     pub state: SnapshotFile,
@@ -393,6 +392,15 @@ impl Machine {
         }
     }
 
+    /// The layers of isolation that its VMM is in.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        match self {
+            Self::Firecracker(vm) => vm.layers(),
+            Self::Qemu(vm) => vm.layers(),
+        }
+    }
+
     /// Waits for the VMM's process to end. May be dropped and called again.
     pub async fn exited(&self) -> VmmExit {
         match self {
@@ -474,6 +482,18 @@ impl Prespawned {
             Self::Firecracker(spawned) => spawned.failed().await,
             Self::Qemu(spawned) => spawned.failed().await,
         }
+    }
+}
+
+/// The layers that machines of this VMM have, as one shows that is started for that.
+///
+/// # Errors
+/// [`VmmError::Isolation`] for a layer that cannot be had and may not be left out, and whatever else keeps the VMM from starting.
+pub async fn layers(vmm: &VmmBinary, runtime: &RuntimeDir) -> Result<Vec<Layer>, VmmError> {
+    let dir = runtime.create(VmId::random()?)?;
+    match vmm.kind {
+        BackendKind::Firecracker => firecracker::layers(vmm, dir).await,
+        BackendKind::Qemu => qemu::layers(vmm, dir).await,
     }
 }
 

@@ -441,7 +441,7 @@ struct Verdict {
 
 /// Tells a file from an earlier one of that name, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct FileStamp {
+pub(crate) struct FileStamp {
     path: PathBuf,
     inode: u64,
     size: u64,
@@ -449,7 +449,7 @@ struct FileStamp {
 }
 
 impl FileStamp {
-    fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
         Some(Self {
             path: path.to_owned(),
@@ -457,6 +457,15 @@ impl FileStamp {
             size: found.size(),
             modified: (found.mtime(), found.mtime_nsec()),
         })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file is still the same.
+    pub(crate) fn holds(&self) -> bool {
+        Self::of(&self.path).as_ref() == Some(self)
     }
 }
 

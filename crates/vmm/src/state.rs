@@ -6,6 +6,7 @@
 //! <runtime>/vms/<id>/            0700
 //!                    lock        flock-ed by the owner as long as it lives
 //!                    journal     owner, processes, directories elsewhere (cgroups)
+//!                    root        where the VMM's own root is mounted, in its own namespace
 //!                    …           sockets, scratch disk
 //! ```
 
@@ -14,6 +15,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,9 +23,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::VmmError;
+use crate::jail::{Isolation, UidLease};
 
 /// How long a killed VMM may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+/// Between two attempts to remove a cgroup that is in use.
+const BUSY: Duration = Duration::from_millis(1);
 
 /// Names a machine: 1 to 60 lower-case letters, digits and `-` (Firecracker allows no more).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,6 +63,7 @@ impl fmt::Display for VmId {
 #[derive(Debug, Clone)]
 pub struct RuntimeDir {
     path: PathBuf,
+    isolation: Arc<Isolation>,
 }
 
 impl RuntimeDir {
@@ -84,7 +90,19 @@ impl RuntimeDir {
         make_private(&path).map_err(|error| VmmError::state("use", &path, error))?;
         let vms = path.join("vms");
         make_private(&vms).map_err(|error| VmmError::state("use", &vms, error))?;
-        Ok(Self { path })
+        Ok(Self {
+            path,
+            isolation: Arc::default(),
+        })
+    }
+
+    /// The same directory, for machines with that isolation instead of all that there is.
+    #[must_use]
+    pub fn isolation(self, isolation: Isolation) -> Self {
+        Self {
+            isolation: Arc::new(isolation),
+            ..self
+        }
     }
 
     /// Its path.
@@ -117,6 +135,8 @@ impl RuntimeDir {
                 id,
                 path,
                 journal,
+                runtime: self.clone(),
+                uid: None,
                 _lock: lock,
             }),
             Err(error) => {
@@ -166,6 +186,9 @@ pub struct VmDir {
     id: VmId,
     path: PathBuf,
     journal: Journal,
+    runtime: RuntimeDir,
+    /// The VMM's user id: nobody else's before all that it owned is gone.
+    uid: Option<UidLease>,
     _lock: File,
 }
 
@@ -193,14 +216,30 @@ impl VmDir {
         self.write_journal()
     }
 
-    /// Writes down a directory elsewhere that belongs to the machine, such as a cgroup; call it before making it. It is
-    /// removed after this one, with rmdir(2): it has to be empty by then.
+    /// Writes down directories elsewhere that belong to the machine, its cgroups; call it before making them. They are removed with
+    /// this one, with rmdir(2), after whatever still runs in them was killed.
     ///
     /// # Errors
     /// [`VmmError::State`], [`VmmError::DiskFull`].
-    pub fn record_directory(&mut self, path: PathBuf) -> Result<(), VmmError> {
-        self.journal.directories.push(path);
+    pub fn record_directories(&mut self, paths: Vec<PathBuf>) -> Result<(), VmmError> {
+        self.journal.directories.extend(paths);
         self.write_journal()
+    }
+
+    /// The isolation that its VMM has to have.
+    #[must_use]
+    pub fn isolation(&self) -> &Isolation {
+        &self.runtime.isolation
+    }
+
+    /// The directory that holds the machines' directories.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        self.runtime.path()
+    }
+
+    pub(crate) fn hold(&mut self, uid: UidLease) {
+        self.uid = Some(uid);
     }
 
     fn write_journal(&self) -> Result<(), VmmError> {
@@ -324,7 +363,7 @@ fn sweep_one(path: &Path) -> io::Result<()> {
 /// The directories elsewhere first: while they exist, so must the journal that names them.
 fn remove(path: &Path, journal: &Journal) -> io::Result<()> {
     for directory in &journal.directories {
-        match fs::remove_dir(directory) {
+        match remove_cgroup(directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -332,6 +371,25 @@ fn remove(path: &Path, journal: &Journal) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Removes a cgroup. The kernel refuses as long as there are processes in it, also for a moment after they have ended.
+fn remove_cgroup(directory: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + KILL_WAIT;
+    loop {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {}
+            removed => return removed,
+        }
+        let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        for pid in members
+            .lines()
+            .filter_map(|line| Pid::from_raw(line.parse().ok()?))
+        {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        std::thread::sleep(BUSY);
     }
 }
 
@@ -405,7 +463,7 @@ mod tests {
             vm.write_journal().unwrap();
         }
         let outside = vm.path().parent().unwrap().parent().unwrap().join("cgroup");
-        vm.record_directory(outside.clone()).unwrap();
+        vm.record_directories(vec![outside.clone()]).unwrap();
         fs::create_dir(outside).unwrap();
         flock(&vm._lock, FlockOperation::Unlock).unwrap();
         let path = vm.path().to_owned();

@@ -273,6 +273,7 @@ impl Frozen {
             hello: serde_json::from_value(manifest.hello.clone()).context("the hello is none")?,
             parked,
             in_use: Arc::new(snapshot),
+            on_restore: None,
         };
         Ok(Self { template, specimen })
     }

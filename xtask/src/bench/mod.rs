@@ -8,6 +8,7 @@
 mod clones;
 mod cold;
 mod floor;
+mod http;
 mod installed;
 mod interrupt;
 mod kernels;
@@ -51,6 +52,8 @@ pub(crate) enum Bench {
     Parked(parked::Arguments),
     /// The tuned kernel against Debian's.
     Kernels(kernels::Arguments),
+    /// The service itself, without machines: requests a second, latency and memory, also beyond what it admits.
+    Http(http::Arguments),
 }
 
 /// What every benchmark takes.
@@ -87,6 +90,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Memory(arguments) => memory::run(arguments),
         Bench::Parked(arguments) => parked::run(arguments),
         Bench::Kernels(arguments) => kernels::run(arguments),
+        Bench::Http(arguments) => http::run(arguments),
     }
 }
 

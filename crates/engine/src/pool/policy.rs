@@ -56,6 +56,7 @@ impl fmt::Display for VmId {
 
 /// Which build of a key's template a VM was restored from; the caller numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Generation(pub u64);
 
 /// What a request gets.

@@ -109,6 +109,8 @@ class _Stock:
         for other, module in handed_out:
             self._hide_parts(other, module)
             _renew(other, module)
+            if other != name:
+                self._show_part(other, module)
         # The import would take one that is there for another's, and load it again.
         self.handed_out = sys.modules.pop(name)
         return type(self.specs[name])(name, self)
@@ -118,6 +120,13 @@ class _Stock:
         for part in list(vars(module)):
             if (inner := self.modules.get(f"{name}.{part}")) is not None and vars(module)[part] is inner:
                 delattr(module, part)
+
+    def _show_part(self, name, module):
+        """Its package, which may have been handed out without it, has it as an attribute: as its import would have seen to."""
+        parent, _, part = name.rpartition(".")
+        package = sys.modules.get(parent)
+        if package is not None and getattr(package, "__spec__", None) is self.specs.get(parent):
+            setattr(package, part, module)
 
     def create_module(self, spec):
         module, self.handed_out = self.handed_out, None

@@ -5,6 +5,7 @@
 //! namespaces  PID, mount, IPC, UTS, cgroup: the root, /proc, /dev, /tmp of the job
 //! identity    user and group, no capabilities, no_new_privs
 //! rlimits     open files, file size, core files; more of them where there is no cgroup
+//! seccomp     system calls: which are made, which fail, which end the job
 //! ```
 //!
 //! A layer that this guest has must hold or the job is refused; a layer that it lacks is missing from what [`layers`]
@@ -14,6 +15,7 @@ pub(crate) mod cgroup;
 pub(crate) mod identity;
 pub(crate) mod namespaces;
 pub(crate) mod rlimits;
+pub(crate) mod seccomp;
 
 use protocol::control::Confinement;
 use protocol::job::JobLimits;
@@ -106,19 +108,19 @@ fn available(meminfo: &str) -> Option<u64> {
 }
 
 /// What this guest can do.
-pub(crate) fn able(cgroups: Result<(), &str>, overlay: bool) -> Confinement {
+pub(crate) fn able(cgroups: Result<(), &str>, seccomp: bool, overlay: bool) -> Confinement {
     Confinement {
         cgroup_v2: cgroups.is_ok(),
         cgroup_v2_missing: cgroups.err().map(str::to_owned),
         namespaces: namespaces::available(),
-        seccomp: rustix::thread::secure_computing_mode().is_ok(),
+        seccomp,
         landlock_abi: sys::landlock_abi(),
         overlay,
     }
 }
 
 /// The layers in force for a job, by name.
-pub(crate) fn layers(has_cgroups: bool, own_root: bool) -> Vec<String> {
+pub(crate) fn layers(has_cgroups: bool, own_root: bool, seccomp: bool) -> Vec<String> {
     let layers = [
         (has_cgroups, "cgroup"),
         (true, "namespaces"),
@@ -127,6 +129,7 @@ pub(crate) fn layers(has_cgroups: bool, own_root: bool) -> Vec<String> {
         (true, "capabilities"),
         (true, "no_new_privs"),
         (true, "rlimits"),
+        (seccomp, "seccomp"),
     ];
     let in_force = layers.iter().filter(|(in_force, _)| *in_force);
     in_force.map(|(_, name)| (*name).to_owned()).collect()

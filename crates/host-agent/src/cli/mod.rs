@@ -1,8 +1,10 @@
 //! What a user may type: clap's types, and nothing that they do.
 
 mod api_key;
+mod isolation;
 mod run;
 mod template;
+mod verify_isolation;
 
 use std::path::PathBuf;
 
@@ -11,8 +13,10 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use api_key::{ApiKeyCommand, CreateKeyArgs};
+pub(crate) use isolation::IsolationArgs;
 pub(crate) use run::{Backend, MachineArgs, RunArgs};
 pub(crate) use template::{ServeArgs, SigningKeyCommand, TemplateBuildArgs, TemplateCommand};
+pub(crate) use verify_isolation::VerifyIsolationArgs;
 
 use crate::env_vars;
 
@@ -60,6 +64,8 @@ pub(crate) struct GlobalArgs {
     /// Log to standard error; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) isolation: IsolationArgs,
 }
 
 /// One per file in `commands/`.
@@ -81,6 +87,8 @@ pub(crate) enum Command {
     /// The keys that snapshots are signed with
     #[command(subcommand, after_help = template::SIGNING_KEY_EXAMPLES)]
     SigningKey(SigningKeyCommand),
+    /// Try to break out, in real machines of this host, and say what held
+    VerifyIsolation(VerifyIsolationArgs),
     /// Say what works on this machine, what is missing, and the command that mends it
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor {

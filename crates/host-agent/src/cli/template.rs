@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::MachineArgs;
+use crate::instant::InstantArgs;
 
 pub(super) const TEMPLATE_EXAMPLES: &str = "\
 Examples:
@@ -123,4 +124,6 @@ pub(crate) struct ServeArgs {
     /// Hours after which a template is built anew
     #[arg(long, value_name = "HOURS", default_value_t = 24.0)]
     pub(crate) rebuild_after: f64,
+    #[command(flatten)]
+    pub(crate) instant: InstantArgs,
 }

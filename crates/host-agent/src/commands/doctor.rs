@@ -1,13 +1,17 @@
 //! `host-agent doctor`
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use image::{KernelChoice, Purpose, install_command};
 use protocol::HostError;
 use serde::Serialize;
+use vmm::BackendKind;
 use vmm::probe::{self, Choice, Kvm, Lack};
+use vmm::{Layer, VmmError};
 
 use super::fail;
+use crate::advisories::{self, Component, Version};
 use crate::app::App;
 use crate::cli::GlobalArgs;
 use crate::machine;
@@ -37,6 +41,8 @@ enum State {
     Ok,
     /// Missing, and jobs run without it.
     Optional,
+    /// Jobs run, and something about that should be mended.
+    Warning,
     Missing,
 }
 
@@ -102,6 +108,10 @@ fn examine(global: &GlobalArgs, kernel: Option<&str>) -> Result<Findings, HostEr
     })?;
     let report = waiting.block_on(probe::report(&app.search(), kernel.as_deref(), &runtime));
     backends(&report, &mut findings);
+    holes(&report, kernel.as_deref(), &mut findings);
+    if let Ok(binary) = report.select(Choice::Auto) {
+        layers(waiting.block_on(vmm::layers(&binary, &runtime)), &mut findings);
+    }
     findings.ready = findings.checks.iter().all(|check| check.state != State::Missing);
     Ok(findings)
 }
@@ -211,6 +221,97 @@ fn backends(report: &probe::Report, findings: &mut Findings) {
     }
 }
 
+/// Looks for versions with known holes.
+fn holes(report: &probe::Report, kernel: Option<&Path>, findings: &mut Findings) {
+    for (kind, _, (major, minor, patch)) in report.installed() {
+        if kind == BackendKind::Firecracker {
+            compare(
+                Component::Firecracker,
+                "Firecracker",
+                Version(major, minor, patch),
+                findings,
+            );
+        }
+    }
+    let image = kernel.and_then(|kernel| std::fs::read(kernel).ok());
+    if let Some(image) = image {
+        let banner = advisories::banner(&image);
+        compare_kernel(Component::GuestKernel, "guest kernel", banner, findings);
+    }
+    let host = rustix::system::uname();
+    let text = |field: &std::ffi::CStr| field.to_string_lossy().into_owned();
+    let banner = Some((text(host.release()), text(host.version())));
+    // Only a guest that runs on this kernel's KVM can do anything to it by the processor.
+    if report.kvm == Kvm::Works {
+        compare_kernel(Component::HostKernel, "host kernel", banner, findings);
+    }
+}
+
+fn compare_kernel(
+    component: Component,
+    name: &str,
+    banner: Option<(String, String)>,
+    findings: &mut Findings,
+) {
+    let known = banner
+        .as_ref()
+        .and_then(|(release, build)| advisories::kernel_version(release, build));
+    match (known, banner) {
+        (Some(version), _) => compare(component, name, version, findings),
+        (None, Some((release, _))) => findings.ok(
+            format!("{name}'s holes"),
+            format!("not known: {release} is numbered by its distribution, whose advisories apply"),
+        ),
+        (None, None) => findings.ok(
+            format!("{name}'s holes"),
+            "not known: it does not say its version",
+        ),
+    }
+}
+
+fn compare(component: Component, name: &str, version: Version, findings: &mut Findings) {
+    let title = format!("{name}'s holes");
+    match advisories::of(component, version) {
+        Ok(found) if found.iter().all(|advisory| !advisory.matters) => {
+            let harmless: Vec<_> = found.iter().map(|advisory| advisory.id.as_str()).collect();
+            let besides = if harmless.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    " but {}, which needs what is never used here",
+                    harmless.join(", ")
+                )
+            };
+            findings.ok(title, format!("none known of {version}{besides}"));
+        }
+        Ok(found) => {
+            for advisory in found.into_iter().filter(|advisory| advisory.matters) {
+                let fixed = advisory.fixed();
+                let detail = format!(
+                    "{version} has {}: {} (fixed in {fixed}; {})",
+                    advisory.id, advisory.what, advisory.source
+                );
+                findings.lacks(title.clone(), State::Warning, detail, advisory.remedy);
+            }
+        }
+        Err(why) => findings.lacks(title, State::Warning, why, "please report it"),
+    }
+}
+
+/// What machines are isolated by, as starting a VMM showed.
+fn layers(found: Result<Vec<Layer>, VmmError>, findings: &mut Findings) {
+    match found {
+        Ok(layers) => {
+            let names = layers.into_iter().map(Layer::name);
+            findings.ok("isolation", names.collect::<Vec<_>>().join(", "));
+        }
+        Err(error) => {
+            let error = HostError::from(error);
+            findings.lacks("isolation", State::Missing, error.cause, error.remedy);
+        }
+    }
+}
+
 fn table(findings: &Findings) -> String {
     let width = findings
         .checks
@@ -223,6 +324,7 @@ fn table(findings: &Findings) -> String {
         let mark = match check.state {
             State::Ok => "ok     ",
             State::Optional => "-      ",
+            State::Warning => "WARNING",
             State::Missing => "MISSING",
         };
         text += &format!("{mark}  {:<width$}  {}\n", check.name, check.detail);

@@ -9,6 +9,7 @@ pub(crate) mod serve;
 pub(crate) mod setup;
 pub(crate) mod signing_key;
 pub(crate) mod template;
+pub(crate) mod verify_isolation;
 
 use std::process::ExitCode;
 

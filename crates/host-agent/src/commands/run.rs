@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use engine::Sandbox;
-use image::snapshot::VerifiedSnapshot;
 use protocol::job::Timings;
 use protocol::{ErrorCode, HostError, JobResponse};
 use rustix::process::Signal;
@@ -28,10 +27,7 @@ use crate::machine::Machine;
 use crate::output::{self, Output, Written, complain};
 use crate::report;
 use crate::service::{ExecuteRequest, Only};
-use crate::snapshots::Candidate;
 
-/// How long a clone may take to be made.
-const RESTORE: Duration = Duration::from_secs(60);
 /// What a service says that leaves the job to be run without it.
 const CANNOT_SERVE: [ErrorCode; 2] = [ErrorCode::ServiceMismatch, ErrorCode::TemplateMissing];
 
@@ -155,7 +151,9 @@ impl Local<'_> {
 
     async fn converse(&self, parts: Parts) -> Result<End, HostError> {
         let (output, mut written) = output::start().map_err(cannot("start a thread"))?;
-        let mut sandbox = self.sandbox(parts).await?;
+        let (machine, cold) = (self.run.machine, self.run.args.cold);
+        let note = |why: &HostError| complain(format_args!("note: booting, because {why}"));
+        let mut sandbox = self.app.sandbox(machine, parts, cold, self.runtime, note).await?;
         if self.run.args.hello {
             output.complain(json_line(sandbox.hello())?);
         }
@@ -171,33 +169,6 @@ impl Local<'_> {
             timings.total = Some(milliseconds(self.run.accepted.elapsed()));
         }
         self.run.finish(response, output, written, Some(sandbox)).await
-    }
-
-    /// A clone where there is a snapshot to make it from, else a machine that boots.
-    async fn sandbox(&self, parts: Parts) -> Result<Sandbox, HostError> {
-        let machine = self.run.machine;
-        if !self.run.args.cold && machine.can_be_cloned() {
-            let candidate = self.app.candidate(machine, self.runtime).await?;
-            match self.app.open(&candidate) {
-                Ok(Some(snapshot)) => return self.clone_of(candidate, snapshot).await,
-                // A machine that boots is as good; what happened to the snapshot is for its owner to know.
-                Ok(None) => {
-                    if let Some(error) = self.app.outdated(&candidate) {
-                        complain(format_args!("note: booting, because {error}"));
-                    }
-                }
-                Err(error) => complain(format_args!("note: booting, because {error}")),
-            }
-        }
-        let vmm = self.app.vmm(machine, &parts.boot.kernel, self.runtime).await?;
-        self.app.boot(&vmm, machine, parts, None, self.runtime).await
-    }
-
-    async fn clone_of(&self, candidate: Candidate, snapshot: VerifiedSnapshot) -> Result<Sandbox, HostError> {
-        let template = self.app.template(candidate, snapshot)?;
-        let deadline = Instant::now() + RESTORE;
-        let clone = template.clone_now(self.runtime, self.run.machine.keep_console.clone(), deadline);
-        Ok(clone.await?)
     }
 }
 

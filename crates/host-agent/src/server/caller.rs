@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use engine::admission::{Allowance, ApiKey, Denied, Scope, Tenant};
@@ -23,7 +23,7 @@ use protocol::{ErrorCode, HostError};
 use rustix::process::{getegid, geteuid};
 use tokio::net::unix::UCred;
 
-use super::problem::{self, problem};
+use super::{DOCUMENT, problem};
 use crate::keys::{Keyring, since_epoch};
 use crate::service::Refusal;
 
@@ -70,7 +70,28 @@ pub(super) async fn check_peer(
         next.run(request).await
     } else {
         let cause = "this socket is for the user who runs the service";
-        problem::of(&HostError::new(ErrorCode::Forbidden, cause))
+        problem::of(HostError::new(ErrorCode::Forbidden, cause))
+    }
+}
+
+/// What a request needs a key for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Nothing: it is for everybody.
+    Open,
+    /// Whatever it is good for.
+    Either,
+    Scope(Scope),
+}
+
+impl Access {
+    fn to(path: &str) -> Self {
+        match path {
+            "/healthz" | "/docs" | DOCUMENT => Self::Open,
+            "/v1/languages" | "/v1/templates" => Self::Either,
+            "/v1/execute" => Self::Scope(Scope::Execute),
+            _ => Self::Scope(Scope::Observe),
+        }
     }
 }
 
@@ -130,15 +151,10 @@ impl Door {
 
 /// Lets in who has a key for it.
 pub(super) async fn check_key(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if path == "/healthz" {
+    let access = Access::to(request.uri().path());
+    if access == Access::Open {
         return closing(next.run(request).await);
     }
-    let scope = if path == "/v1/execute" {
-        Scope::Execute
-    } else {
-        Scope::Observe
-    };
     let keys = match door.keyring.current() {
         Ok(keys) => keys,
         Err(error) => {
@@ -146,20 +162,23 @@ pub(super) async fn check_key(State(door): State<Arc<Door>>, mut request: Reques
             let cause = "the keys cannot be read";
             let error = HostError::new(ErrorCode::StateUnusable, cause);
             return closing(problem::of(
-                &error.remedy("see the service's log, or `host-agent api-key list`"),
+                error.remedy("see the service's log, or `host-agent api-key list`"),
             ));
         }
     };
     let shown = bearer(request.headers()).ok_or(Denied::Missing);
-    let key = match shown.and_then(|shown| keys.check(shown, scope, since_epoch())) {
+    let check = |shown| match access {
+        Access::Scope(scope) => keys.check(shown, scope, since_epoch()),
+        _ => keys
+            .check(shown, Scope::Execute, since_epoch())
+            .or_else(|_| keys.check(shown, Scope::Observe, since_epoch())),
+    };
+    let key = match shown.and_then(check) {
         Ok(key) => key,
         Err(denied) => return refuse(&denied),
     };
-    let left = if scope == Scope::Execute {
-        door.count(key)
-    } else {
-        None
-    };
+    let brings_a_job = access == Access::Scope(Scope::Execute) && request.method() == Method::POST;
+    let left = if brings_a_job { door.count(key) } else { None };
     let mut response = match &left {
         Some(Left {
             limit,
@@ -169,7 +188,7 @@ pub(super) async fn check_key(State(door): State<Arc<Door>>, mut request: Reques
             let cause = format!("the key {} has had its {limit} jobs a minute", key.id);
             let error =
                 HostError::new(ErrorCode::RateLimited, cause).remedy(format!("try again in {wait} s"));
-            problem::of_refusal(&Refusal {
+            problem::of_refusal(Refusal {
                 error,
                 retry_after: Some(Duration::from_secs(*wait)),
             })
@@ -206,10 +225,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn refuse(denied: &Denied) -> Response {
     if matches!(denied, Denied::Scope(_)) {
-        return problem::of(&HostError::new(ErrorCode::Forbidden, denied.to_string()));
+        return problem::of(HostError::new(ErrorCode::Forbidden, denied.to_string()));
     }
     let error = HostError::new(ErrorCode::Unauthorized, denied.to_string());
-    let mut response = problem(StatusCode::UNAUTHORIZED, &error);
+    let mut response = problem::of(error);
     let challenge = HeaderValue::from_static("Bearer");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     closing(response)

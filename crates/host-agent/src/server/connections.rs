@@ -17,13 +17,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tower_service::Service as _;
+
+use super::stream::Stream;
 
 /// How long a client may take to send the head of a request, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long a client may take none of what it is sent.
-const UNREAD: Duration = Duration::from_secs(30);
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -55,14 +54,12 @@ where
             connected = connected => connected,
         };
         let (router, mark) = (router.clone(), mark(&stream));
-        let mut patient = TimeoutStream::new(stream);
-        patient.set_write_timeout(Some(UNREAD));
         let answer = service_fn(move |request| answer(router.clone(), mark.clone(), request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(Box::pin(patient)), answer);
+            .serve_connection(TokioIo::new(Stream::new(stream)), answer);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -10,9 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use protocol::{Event, HostError, JobResponse};
 use serde::Serialize;
-use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::room::Held;
 use crate::service::{Admitted, Service};
 
 /// As requests accept it and answers name it.
@@ -33,11 +34,7 @@ impl Drop for Job {
 }
 
 /// Runs a job and answers with its events as they come. What a reader has not taken yet is bounded by what a job may print.
-pub(super) fn response(
-    service: Arc<Service>,
-    admitted: Admitted,
-    held: SemaphorePermit<'static>,
-) -> Response {
+pub(super) fn response(service: Arc<Service>, admitted: Admitted, held: Held) -> Response {
     let (events, received) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         let passed = events.clone();

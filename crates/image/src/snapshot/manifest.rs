@@ -152,7 +152,7 @@ impl SnapshotManifest {
     pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
     /// Of bytes whose signature is good.
-    pub(super) fn parse(text: &[u8]) -> Result<Self, Refusal> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Refusal> {
         let malformed = |error: serde_json::Error| Refusal::ManifestMalformed {
             reason: error.to_string(),
         };

@@ -50,12 +50,13 @@ const STATE: &str = "state";
 const SCRATCH: &str = "scratch";
 const MANIFEST: &str = "manifest.json";
 const SIGNATURE: &str = "manifest.sig";
-/// Only its owner reads a snapshot, and nobody writes to it.
-const PART_MODE: u32 = 0o400;
+/// Nobody writes to a snapshot. Only its owner gets into the directory that it is in; a VMM that runs as a user of its own is shown the
+/// files of one.
+const PART_MODE: u32 = 0o444;
 /// The largest manifest that is written or read, in bytes.
 pub const MAX_MANIFEST: u64 = 1024 * 1024;
 const MAX_SIGNATURE: u64 = 1024;
-const SIGNATURE_DOMAIN: &str = "runner-codes snapshot manifest v1";
+pub(crate) const SIGNATURE_DOMAIN: &str = "runner-codes snapshot manifest v1";
 
 /// The digests of what a machine boots from, beside its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -201,7 +201,7 @@ fn what_was_built_is_found_and_opened() {
             .expect(name)
             .permissions()
             .mode();
-        assert_eq!(mode & 0o7777, 0o400, "{name}");
+        assert_eq!(mode & 0o7777, 0o444, "{name}");
     }
 
     let found = fixture.snapshots.find(&key).expect("readable").expect("there");

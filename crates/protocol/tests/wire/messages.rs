@@ -125,13 +125,14 @@ fn usage() -> impl Strategy<Value = Usage> {
 
 fn timings() -> impl Strategy<Value = Timings> {
     let interpreter = of(prop_oneof![Just(Interpreter::Parked), Just(Interpreter::Fresh)]);
-    (prop::array::uniform16(of(number())), of(text()), interpreter).prop_map(|(n, path, interpreter)| {
+    (prop::array::uniform17(of(number())), of(text()), interpreter).prop_map(|(n, path, interpreter)| {
         Timings {
             interpreter,
             restore: n[12],
             identity: n[13],
             host: n[14],
             queue: n[15],
+            boot: n[16],
             confine: n[0],
             compile: n[1],
             exec: n[2],

@@ -10,6 +10,7 @@ use hyper::client::conn::http1;
 use hyper::header;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -20,7 +21,7 @@ use crate::error::VmmError;
 /// many seconds on a nested host that does other things too.
 const ANSWER: Duration = Duration::from_secs(30);
 /// The most bytes that an answer's head, and that its body, may have.
-const MAX_ANSWER: usize = 64 << 10;
+pub(super) const MAX_ANSWER: usize = 64 << 10;
 /// Between two attempts to reach a socket that is not there yet.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -68,7 +69,8 @@ impl Client {
             request: name.clone(),
             reason,
         };
-        let (ok, body) = timeout(patience, self.exchange(request))
+        let exchanged = async { exchange(UnixStream::connect(&self.socket).await?, request).await };
+        let (ok, body) = timeout(patience, exchanged)
             .await
             .map_err(|_| unanswered(format!("no answer within {:.1} s", patience.as_secs_f64())))?
             .map_err(|error| unanswered(error.to_string()))?;
@@ -81,40 +83,39 @@ impl Client {
             })
         }
     }
+}
 
-    /// Gives whether the status was one of success, and the body.
-    async fn exchange(
-        &self,
-        request: Request,
-    ) -> Result<(bool, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let stream = UnixStream::connect(&self.socket).await?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_ANSWER)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let request = hyper::Request::builder()
-            .method(request.method)
-            .uri(request.path)
-            .header(header::HOST, "localhost")
-            .header(header::ACCEPT, "application/json")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(request.body)))?;
-        let answer = async move {
-            let answer = sender.send_request(request).await?;
-            let ok = answer.status().is_success();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER)
-                .collect()
-                .await?
-                .to_bytes();
-            Ok((ok, body))
-            // The sender goes here, which ends the connection.
-        };
-        tokio::join!(answer, connection).0
-    }
+/// Gives whether the status was one of success, and the body.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request,
+) -> Result<(bool, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_ANSWER)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let request = hyper::Request::builder()
+        .method(request.method)
+        .uri(request.path)
+        .header(header::HOST, "localhost")
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(request.body)))?;
+    let answer = async move {
+        let answer = sender.send_request(request).await?;
+        let ok = answer.status().is_success();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER)
+            .collect()
+            .await?
+            .to_bytes();
+        Ok((ok, body))
+        // The sender goes here, which ends the connection.
+    };
+    tokio::join!(answer, connection).0
 }
 
 /// The `fault_message` of an error's body; where there is none, what there is.
-fn fault(body: &[u8]) -> String {
+pub(super) fn fault(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Fault {
         fault_message: String,

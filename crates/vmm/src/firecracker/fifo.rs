@@ -50,7 +50,7 @@ impl Metrics {
     }
 }
 
-async fn read_lines(mut from: impl AsyncBufRead + Unpin, last: watch::Sender<Option<Value>>) {
+pub(super) async fn read_lines(mut from: impl AsyncBufRead + Unpin, last: watch::Sender<Option<Value>>) {
     let mut line = Vec::new();
     while let Ok(piece @ [_, ..]) = from.fill_buf().await {
         let end = piece.iter().position(|&byte| byte == b'\n');

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
@@ -60,19 +60,26 @@ pub(super) async fn connect(socket: &Path, port: u32, deadline: Instant) -> Resu
 /// `InvalidData` means that trying again is of no use.
 async fn attempt(socket: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
+    ask(&mut stream, port).await?;
+    Ok(stream)
+}
+
+/// Asks for the port, and leaves the stream where the guest's bytes begin.
+pub(super) async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), port: u32) -> io::Result<()> {
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
-    let line = read_line(&mut stream).await?;
+    let line = read_line(stream).await?;
     let answer = line
         .strip_prefix(b"OK ")
+        .filter(|digits| digits.iter().all(u8::is_ascii_digit))
         .and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok());
     match answer {
-        Some(_) => Ok(stream),
+        Some(_) => Ok(()),
         None => Err(invalid(&line)),
     }
 }
 
 /// Reads up to a newline and not one byte further: what follows is the guest's.
-async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut line = Vec::with_capacity(MAX_LINE);
     while line.len() < MAX_LINE {
         match stream.read_u8().await? {
@@ -138,6 +145,7 @@ mod tests {
             "HTTP/1.1 400 \r\n",
             "OK\n",
             "OK -1\n",
+            "OK +1\n",
             "OK 99999999999",
             "ok 5\n",
             "\n",

@@ -1,7 +1,7 @@
 //! Firecracker: configured over its API socket, reached over its vsock.
 //!
 //! ```text
-//! MachineConfig ─► firecracker (in the machine's directory) ── serial port (stdout) ─► Console
+//! MachineConfig ─► firecracker (in its jail) ── serial port (stdout) ─► Console
 //!                      ▲   │  ├─ log.fifo ─► Console
 //!                      │   │  ├─ metrics.fifo ─► Metrics
 //!   api.sock ◄─ Client ┘   │  └─ virtio-blk: rootfs (read-only), scratch
@@ -14,18 +14,20 @@
 //! Running ─ pause, snapshot/create, SIGKILL ─► gone
 //! ```
 //!
-//! All paths that a snapshot remembers are given relative to the machine's directory, which is Firecracker's working directory:
-//! they are true in any other directory too. The shared root filesystem is a symbolic link there.
+//! All paths that a snapshot remembers are given relative to Firecracker's working directory, which is the machine's, or the root that
+//! its jailer made: they are true in any other directory too. The shared root filesystem is a symbolic link there, or mounted.
 
 mod api;
 mod client;
 mod fifo;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handshake;
 
-use std::fs::OpenOptions;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -46,6 +48,7 @@ use self::fifo::Metrics;
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::error::VmmError;
+use crate::jail::{Jail, Launch, Layer, Size};
 use crate::machine::{
     Accel, BackendKind, BootTimings, MachineConfig, RestoreConfig, RestoreTimings, RootDrive, Shutdown,
     Started, VmmBinary,
@@ -59,6 +62,10 @@ use crate::{arch, disks, snapshot};
 const API_SOCKET: &str = "api.sock";
 const VSOCK_SOCKET: &str = "v.sock";
 const ROOT: &str = "rootfs.img";
+const KERNEL: &str = "kernel";
+const INITRAMFS: &str = "initramfs";
+const MEMORY: &str = "memory";
+const STATE: &str = "state";
 const LOG: &str = "log.fifo";
 const METRICS: &str = "metrics.fifo";
 
@@ -77,6 +84,7 @@ const LOG_LINES: usize = 5;
 #[derive(Debug)]
 struct Firecracker {
     process: VmmProcess,
+    home: Home,
     client: Client,
     version: Version,
     log: Console,
@@ -91,16 +99,20 @@ impl Firecracker {
     /// Starts the process, which also inherits the descriptors of `inherit`, and waits for it.
     async fn start(
         vmm: &VmmBinary,
-        inherit: Vec<OwnedFd>,
+        (jail, inherit): (Jail, Vec<OwnedFd>),
         keep_console: Option<&Path>,
         dir: &mut VmDir,
     ) -> Result<Self, VmmError> {
-        let log = fifo::create(&dir.path().join(LOG))?;
-        let metrics = fifo::create(&dir.path().join(METRICS))?;
-        let client = Client::new(dir.path().join(API_SOCKET));
+        let home = Home::open(jail.home(dir))?;
+        let log = fifo::create(&home.path.join(LOG))?;
+        let metrics = fifo::create(&home.path.join(METRICS))?;
+        for name in [LOG, METRICS] {
+            jail.give(&home.path.join(name))?;
+        }
+        let client = Client::new(home.socket(API_SOCKET));
 
         let began = Instant::now();
-        let process = VmmProcess::spawn(command(vmm, dir), inherit, keep_console)?;
+        let mut process = VmmProcess::spawn(launch(vmm, jail, inherit, dir), keep_console)?;
         dir.record_process(process.pid())?;
         or_death(&process, client.listening(START))
             .await
@@ -109,12 +121,16 @@ impl Firecracker {
         let version = or_death(&process, introduce(&client, vmm))
             .await
             .map_err(VmmError::at_start)?;
+        if is_filtered(process.pid()) {
+            process.also(Layer::Seccomp);
+        }
 
         // Firecracker has both open since it was told of them.
         let log =
             Console::capture(log, None).map_err(|error| VmmError::state("read", Path::new(LOG), error))?;
         Ok(Self {
             process,
+            home,
             client,
             version,
             log,
@@ -158,24 +174,88 @@ impl Firecracker {
     }
 }
 
+/// Firecracker's directory. In a jail its path may be longer than an address of a socket.
+#[derive(Debug)]
+struct Home {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl Home {
+    fn open(path: &Path) -> Result<Self, VmmError> {
+        let directory = File::open(path).map_err(|error| VmmError::state("open", path, error))?;
+        Ok(Self {
+            directory: directory.into(),
+            path: path.to_owned(),
+        })
+    }
+
+    /// The address of a socket in it, for as long as this lives.
+    fn socket(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd()).into()
+    }
+}
+
+/// Whether Firecracker has put its seccomp filter on its API's thread. The filter of some builds is empty.
+fn is_filtered(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let mut threads = threads.into_iter().flatten().flatten();
+    threads.any(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| {
+            line.strip_prefix("Seccomp:")
+                .is_some_and(|mode| mode.trim() == "2")
+        })
+    })
+}
+
+/// The layers that a Firecracker has which waits at its API.
+pub(crate) async fn layers(vmm: &VmmBinary, mut dir: VmDir) -> Result<Vec<Layer>, VmmError> {
+    let jail = Jail::prepare(vmm, Size::LEAST, &mut dir)?;
+    let firecracker = Firecracker::start(vmm, (jail, Vec::new()), None, &mut dir).await?;
+    Ok(firecracker.process.layers().to_vec())
+}
+
 /// A machine on Firecracker.
 // The order is that of release: the process first, its directory last.
 #[derive(Debug)]
 pub struct Vm {
     firecracker: Firecracker,
     started: Started,
-    draft: Option<Draft>,
-    dir: VmDir,
+    /// What it can be frozen into, and what it calls that.
+    draft: Option<(Draft, Frozen)>,
+    _dir: VmDir,
 }
 
 impl Vm {
     pub(crate) async fn boot(vmm: &VmmBinary, mut config: MachineConfig) -> Result<Self, VmmError> {
-        let scratch = disks::prepare(&config)?;
-        link_root(config.root.as_ref(), &config.dir)?;
+        let size = Size {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+        };
+        let mut jail = Jail::prepare(vmm, size, &mut config.dir)?;
+        let home = jail.home(&config.dir).to_owned();
+        let scratch = disks::prepare(&config, &home)?;
+        if let Some(scratch) = &scratch {
+            jail.give(scratch)?;
+        }
+        show_root(config.root.as_ref(), &home, &mut jail)?;
+        let boot = BootFiles {
+            kernel: shared(&config.kernel, KERNEL, &mut jail)?,
+            initramfs: config
+                .initramfs
+                .as_deref()
+                .map(|path| shared(path, INITRAMFS, &mut jail))
+                .transpose()?,
+        };
         let draft = config.snapshot_dir.as_deref().map(Draft::create).transpose()?;
-        let requests = machine(&config, scratch.as_deref())?;
+        let frozen = draft
+            .as_ref()
+            .map(|draft| Frozen::in_jail(draft, &mut jail))
+            .transpose()?;
+        let requests = machine(&config, &boot, scratch.as_deref())?;
         let keep_console = config.keep_console.as_deref();
-        let firecracker = Firecracker::start(vmm, Vec::new(), keep_console, &mut config.dir).await?;
+        let firecracker = Firecracker::start(vmm, (jail, Vec::new()), keep_console, &mut config.dir).await?;
         let configured = firecracker.send_all(requests).await;
         configured.map_err(|error| with_full_disk(with_kvm(error.at_start()), config.dir.path()))?;
         let timings = BootTimings {
@@ -185,30 +265,30 @@ impl Vm {
         Ok(Self {
             firecracker,
             started: Started::Booted(timings),
-            draft,
-            dir: config.dir,
+            draft: draft.zip(frozen),
+            _dir: config.dir,
         })
     }
 
     pub(crate) async fn snapshot(mut self, deadline: Instant) -> Result<SnapshotFiles, VmmError> {
-        let mut draft = self.draft.take().ok_or_else(snapshot::not_meant)?;
+        let (mut draft, frozen) = self.draft.take().ok_or_else(snapshot::not_meant)?;
         let pause = vm::State::Paused.request();
         let create = SnapshotCreate {
             snapshot_type: SnapshotType::Full,
-            snapshot_path: utf8(draft.state())?,
-            mem_file_path: utf8(draft.memory())?,
+            snapshot_path: &frozen.state,
+            mem_file_path: &frozen.memory,
         };
         self.firecracker.send_by(pause, deadline).await?;
         let created = self.firecracker.send_by(create.request(), deadline).await;
         created.map_err(|error| with_full_disk(error, draft.memory()))?;
         self.firecracker.process.kill();
         self.exited().await;
-        draft.keep_scratch(self.dir.path())?;
+        draft.keep_scratch(&self.firecracker.home.path)?;
         draft.complete(None).await
     }
 
     pub(crate) async fn connect(&self, port: u32, deadline: Instant) -> Result<Channel, VmmError> {
-        let socket = self.dir.path().join(VSOCK_SOCKET);
+        let socket = self.firecracker.home.socket(VSOCK_SOCKET);
         tokio::select! {
             stream = handshake::connect(&socket, port, deadline) => stream.map(Channel::from),
             error = self.failed() => Err(error),
@@ -225,6 +305,10 @@ impl Vm {
 
     pub(crate) fn pid(&self) -> u32 {
         self.firecracker.process.pid()
+    }
+
+    pub(crate) fn layers(&self) -> &[Layer] {
+        self.firecracker.process.layers()
     }
 
     pub(crate) async fn exited(&self) -> VmmExit {
@@ -291,7 +375,7 @@ impl Vm {
 #[derive(Debug)]
 pub struct Prespawned {
     firecracker: Firecracker,
-    /// The snapshot's files, as Firecracker finds them: descriptors that it inherited.
+    /// The snapshot's files, as Firecracker finds them: in its root, or as descriptors that it inherited.
     memory: String,
     state: String,
     /// What errors call the state.
@@ -301,16 +385,25 @@ pub struct Prespawned {
 
 impl Prespawned {
     pub(crate) async fn spawn(vmm: &VmmBinary, mut config: RestoreConfig) -> Result<Self, VmmError> {
+        let size = Size {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+        };
+        let mut jail = Jail::prepare(vmm, size, &mut config.dir)?;
+        let home = jail.home(&config.dir).to_owned();
         let root = config.root.as_ref();
         let template = config.scratch.as_ref().map(SnapshotFile::open_path);
-        disks::prepare_disks(root, template.as_deref(), &config.dir)?;
-        link_root(root, &config.dir)?;
-        let files = [config.memory.share()?, config.state.share()?];
-        let [memory, state] = files
-            .each_ref()
-            .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let scratch = disks::prepare_disks(root, template.as_deref(), &home)?;
+        if let Some(scratch) = &scratch {
+            jail.give(scratch)?;
+        }
+        show_root(root, &home, &mut jail)?;
+        let mut inherit = Vec::new();
+        let mut name = |file: &SnapshotFile, name| snapshot_file(file, name, &mut jail, &mut inherit);
+        let memory = name(&config.memory, MEMORY)?;
+        let state = name(&config.state, STATE)?;
         let keep_console = config.keep_console.as_deref();
-        let firecracker = Firecracker::start(vmm, files.into(), keep_console, &mut config.dir).await?;
+        let firecracker = Firecracker::start(vmm, (jail, inherit), keep_console, &mut config.dir).await?;
         Ok(Self {
             firecracker,
             memory,
@@ -341,7 +434,7 @@ impl Prespawned {
             firecracker: self.firecracker,
             started: Started::Restored(timings),
             draft: None,
-            dir: self.dir,
+            _dir: self.dir,
         })
     }
 
@@ -354,21 +447,77 @@ impl Prespawned {
     }
 }
 
-fn command(vmm: &VmmBinary, dir: &VmDir) -> Command {
-    // A relative path is relative to our directory, not to the machine's.
-    let program = std::path::absolute(&vmm.path).unwrap_or_else(|_| vmm.path.clone());
-    let mut command = Command::new(program);
-    command.current_dir(dir.path());
-    command.args(["--id", dir.id().as_str(), "--api-sock", API_SOCKET]);
+fn launch(vmm: &VmmBinary, mut jail: Jail, inherit: Vec<OwnedFd>, dir: &VmDir) -> Launch {
+    let mut arguments: Vec<OsString> = Vec::new();
+    // A jailer gives it one.
+    if !jail.has_jailer() {
+        arguments.extend(["--id".into(), dir.id().as_str().into()]);
+    }
     // Until the log has its own place, its lines would be taken for the guest's.
-    command.args(["--level", "Error"]);
-    command
+    arguments.extend(["--api-sock", API_SOCKET, "--level", "Error"].map(OsString::from));
+    let directory = Some(jail.home(dir).to_owned());
+    let (program, arguments) = jail.command(&vmm.path, arguments);
+    Launch {
+        arguments,
+        directory,
+        inherit,
+        jail,
+        ..Launch::of(&program)
+    }
+}
+
+/// What a machine boots, as Firecracker finds it.
+struct BootFiles {
+    kernel: String,
+    initramfs: Option<String>,
+}
+
+/// The files of a snapshot to be made, as Firecracker finds them.
+#[derive(Debug)]
+struct Frozen {
+    memory: String,
+    state: String,
+}
+
+impl Frozen {
+    fn in_jail(draft: &Draft, jail: &mut Jail) -> Result<Self, VmmError> {
+        let mut name = |path: &Path, name| {
+            let file = OpenOptions::new().read(true).write(true).open(path);
+            let file = file.map_err(|error| VmmError::state("open", path, error))?;
+            match jail.show(&file, path, name, true)? {
+                Some(name) => Ok(name.to_owned()),
+                None => utf8(path).map(str::to_owned),
+            }
+        };
+        Ok(Self {
+            memory: name(draft.memory(), MEMORY)?,
+            state: name(draft.state(), STATE)?,
+        })
+    }
+}
+
+/// How Firecracker finds an open file of a snapshot.
+fn snapshot_file(
+    file: &SnapshotFile,
+    name: &'static str,
+    jail: &mut Jail,
+    inherit: &mut Vec<OwnedFd>,
+) -> Result<String, VmmError> {
+    if let Some(name) = jail.show(file.file(), file.path(), name, false)? {
+        return Ok(name.to_owned());
+    }
+    let file = file.share()?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    inherit.push(file);
+    Ok(path)
 }
 
 /// The requests that describe a machine, in the order in which they are sent.
-fn machine(config: &MachineConfig, scratch: Option<&Path>) -> Result<Vec<Request>, VmmError> {
-    let kernel = shared(&config.kernel)?;
-    let initramfs = config.initramfs.as_deref().map(shared).transpose()?;
+fn machine(
+    config: &MachineConfig,
+    boot: &BootFiles,
+    scratch: Option<&Path>,
+) -> Result<Vec<Request>, VmmError> {
     let boot_args = arch::kernel_command_line(BackendKind::Firecracker, Accel::Kvm, None, config);
     let mut requests = vec![
         api::machine_config::MachineConfig {
@@ -378,8 +527,8 @@ fn machine(config: &MachineConfig, scratch: Option<&Path>) -> Result<Vec<Request
         }
         .request(),
         BootSource {
-            kernel_image_path: &kernel,
-            initrd_path: initramfs.as_deref(),
+            kernel_image_path: &boot.kernel,
+            initrd_path: boot.initramfs.as_deref(),
             boot_args: &boot_args,
         }
         .request(),
@@ -414,18 +563,27 @@ fn machine(config: &MachineConfig, scratch: Option<&Path>) -> Result<Vec<Request
     Ok(requests)
 }
 
-/// Gives the root filesystem a name in the machine's directory. A snapshot remembers that name, wherever the file is by then.
-fn link_root(root: Option<&RootDrive>, dir: &VmDir) -> Result<(), VmmError> {
+/// Gives the root filesystem a name in Firecracker's directory. A snapshot remembers that name, wherever the file is by then.
+fn show_root(root: Option<&RootDrive>, home: &Path, jail: &mut Jail) -> Result<(), VmmError> {
     let Some(root) = root else { return Ok(()) };
-    let link = dir.path().join(ROOT);
+    let file = File::open(&root.path).map_err(|error| VmmError::state("read", &root.path, error))?;
+    if jail.show(&file, &root.path, ROOT, false)?.is_some() {
+        return Ok(());
+    }
+    let link = home.join(ROOT);
     let linked = std::path::absolute(&root.path).and_then(|path| std::os::unix::fs::symlink(path, &link));
     linked.map_err(|error| VmmError::state("create", &link, error))
 }
 
-/// A file of the host's that several machines use: its path must not depend on a machine's directory.
-fn shared(path: &Path) -> Result<String, VmmError> {
+/// How Firecracker finds a file of the host's that several machines use: by a path that does not depend on a machine's directory, or
+/// by that name where it sees no other.
+fn shared(path: &Path, name: &'static str, jail: &mut Jail) -> Result<String, VmmError> {
     let path = std::path::absolute(path).map_err(|error| VmmError::state("find", path, error))?;
-    utf8(&path).map(str::to_owned)
+    let file = File::open(&path).map_err(|error| VmmError::state("read", &path, error))?;
+    match jail.show(&file, &path, name, false)? {
+        Some(name) => Ok(name.to_owned()),
+        None => utf8(&path).map(str::to_owned),
+    }
 }
 
 fn utf8(path: &Path) -> Result<&str, VmmError> {

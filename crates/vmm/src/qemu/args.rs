@@ -15,8 +15,6 @@ const PORT: &str = "runner";
 /// Translated code is kept up to so many MiB; QEMU's own default would be as much as a quarter of the host's memory. A clone that is warmed
 /// in four languages needs more than 32: with those it throws all of it away, and begins anew.
 const TRANSLATION_CACHE_MIB: u32 = 128;
-/// The first QEMU that opens memory read-only for a private mapping.
-const READ_ONLY_MEMORY: (u32, u32, u32) = (8, 2, 0);
 
 /// The descriptors that every QEMU inherits.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +27,17 @@ pub(super) struct Wiring {
 
 /// What has to be the same when a snapshot is taken and when it is restored.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hardware<'a> {
+pub(super) struct Hardware {
     pub(super) vcpus: u8,
     pub(super) memory_mib: u32,
-    pub(super) root: Option<&'a Path>,
-    pub(super) scratch: Option<&'a Path>,
+    pub(super) disks: Disks,
+}
+
+/// The descriptors of the disks' images, which QEMU inherits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Disks {
+    pub(super) root: Option<RawFd>,
+    pub(super) scratch: Option<RawFd>,
 }
 
 /// Where the guest begins.
@@ -49,20 +53,21 @@ pub(super) enum Start<'a> {
     },
     /// Where a snapshot was taken. QEMU waits to be told where its state is.
     Snapshot {
-        /// The guest's memory, inherited.
-        memory: RawFd,
+        /// The guest's memory.
+        memory: &'a Path,
     },
 }
 
 /// The arguments after the program's name.
 ///
 /// # Errors
-/// [`VmmError::Config`] for a path that is not UTF-8 of a disk (QEMU takes it as JSON), or of the memory (an option).
+/// [`VmmError::Config`] for a path of the memory that is not UTF-8.
 pub(super) fn arguments(
     vmm: &VmmBinary,
     start: Start<'_>,
-    hardware: Hardware<'_>,
+    hardware: Hardware,
     wiring: Wiring,
+    firmware: Option<&Path>,
 ) -> Result<Vec<OsString>, VmmError> {
     let mut args = Arguments::default();
     args.flags(&["-nodefaults", "-no-user-config", "-no-reboot"]);
@@ -71,6 +76,9 @@ pub(super) fn arguments(
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
+    if let Some(firmware) = firmware {
+        args.option("-L", firmware);
+    }
     machine(&mut args, vmm, start, hardware)?;
     match start {
         Start::Kernel {
@@ -91,11 +99,11 @@ pub(super) fn arguments(
     args.option("-chardev", format!("socket,id=qmp,fd={}", wiring.qmp));
     args.option("-mon", "chardev=qmp,mode=control");
     // The guest names disks in the order in which they come here.
-    if let Some(root) = hardware.root {
-        disk(&mut args, "root", root, true)?;
+    if let Some(root) = hardware.disks.root {
+        disk(&mut args, "root", root, true);
     }
-    if let Some(scratch) = hardware.scratch {
-        disk(&mut args, "scratch", scratch, false)?;
+    if let Some(scratch) = hardware.disks.scratch {
+        disk(&mut args, "scratch", scratch, false);
     }
     args.option("-chardev", format!("socket,id=port,fd={}", wiring.port));
     args.option("-device", "virtio-serial-device,max_ports=2");
@@ -108,7 +116,7 @@ fn machine(
     args: &mut Arguments,
     vmm: &VmmBinary,
     start: Start<'_>,
-    hardware: Hardware<'_>,
+    hardware: Hardware,
 ) -> Result<(), VmmError> {
     match vmm.accel {
         Accel::Kvm => {
@@ -120,7 +128,7 @@ fn machine(
             args.option("-cpu", arch::EMULATED_CPU);
         }
     }
-    let memory = memory(vmm, start, hardware.memory_mib)?;
+    let memory = memory(start, hardware.memory_mib)?;
     args.option(
         "-M",
         if memory.is_some() {
@@ -137,39 +145,34 @@ fn machine(
     Ok(())
 }
 
-/// The guest's memory as a file: shared, so that the file is the memory; private, so that it stays what it is.
-fn memory(vmm: &VmmBinary, start: Start<'_>, mib: u32) -> Result<Option<String>, VmmError> {
+/// The guest's memory as a file: shared, so that the file is the memory; private, so that it stays what it is. In the latter case QEMU
+/// still opens it for writing, or from 8.2 on could: what it then gets is for the jail to say.
+fn memory(start: Start<'_>, mib: u32) -> Result<Option<String>, VmmError> {
     let (path, access) = match start {
         Start::Kernel { memory: None, .. } => return Ok(None),
-        // In an option's value a comma is written twice.
         Start::Kernel {
             memory: Some(path), ..
-        } => (utf8(path)?.replace(',', ",,"), "share=on"),
-        Start::Snapshot { memory } => {
-            let access = if vmm.version >= READ_ONLY_MEMORY {
-                "share=off,readonly=on,rom=off"
-            } else {
-                "share=off"
-            };
-            (format!("/proc/self/fd/{memory}"), access)
-        }
+        } => (path, "share=on"),
+        Start::Snapshot { memory } => (memory, "share=off"),
     };
+    // In an option's value a comma is written twice.
+    let path = utf8(path)?.replace(',', ",,");
     Ok(Some(format!(
         "memory-backend-file,id=ram,size={mib}M,mem-path={path},{access}"
     )))
 }
 
-fn disk(args: &mut Arguments, name: &str, path: &Path, read_only: bool) -> Result<(), VmmError> {
-    let filename = utf8(path)?;
+fn disk(args: &mut Arguments, name: &str, image: RawFd, read_only: bool) {
+    // A set of descriptors, here of one, has a path for QEMU.
+    args.option("-add-fd", format!("fd={image},set={image}"));
     let node = json!({
         "driver": "raw", "node-name": name, "read-only": read_only,
-        "file": { "driver": "file", "filename": filename },
+        "file": { "driver": "file", "filename": format!("/dev/fdset/{image}") },
     });
     args.option("-blockdev", node.to_string());
     // A write that the host has no room for stops the machine and is reported, see `qmp`.
     let on_error = if read_only { "" } else { ",werror=enospc" };
     args.option("-device", format!("virtio-blk-device,drive={name}{on_error}"));
-    Ok(())
 }
 
 fn utf8(path: &Path) -> Result<&str, VmmError> {
@@ -197,6 +200,12 @@ mod tests {
 
     const WIRING: Wiring = Wiring { port: 7, qmp: 8 };
 
+    fn clone() -> Start<'static> {
+        Start::Snapshot {
+            memory: Path::new("/machine/memory"),
+        }
+    }
+
     fn kernel(memory: Option<&Path>) -> Start<'_> {
         Start::Kernel {
             kernel: Path::new("/k/vmlinux"),
@@ -216,10 +225,12 @@ mod tests {
         let hardware = Hardware {
             vcpus: 2,
             memory_mib: 512,
-            root: Some(Path::new("/t/a,b.squashfs")),
-            scratch: Some(Path::new("/run/vm/scratch.ext4")),
+            disks: Disks {
+                root: Some(10),
+                scratch: Some(11),
+            },
         };
-        let args = arguments(&vmm, start, hardware, WIRING).unwrap();
+        let args = arguments(&vmm, start, hardware, WIRING, None).unwrap();
         let args: Vec<_> = args.iter().map(|arg| arg.to_str().unwrap()).collect();
         args.join("\n")
             .replace("\n-", "\n\n-")
@@ -248,9 +259,11 @@ mod tests {
 -serial stdio
 -chardev socket,id=qmp,fd=8
 -mon chardev=qmp,mode=control
--blockdev {"driver":"raw","node-name":"root","read-only":true,"file":{"driver":"file","filename":"/t/a,b.squashfs"}}
+-add-fd fd=10,set=10
+-blockdev {"driver":"raw","node-name":"root","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/10"}}
 -device virtio-blk-device,drive=root
--blockdev {"driver":"raw","node-name":"scratch","read-only":false,"file":{"driver":"file","filename":"/run/vm/scratch.ext4"}}
+-add-fd fd=11,set=11
+-blockdev {"driver":"raw","node-name":"scratch","read-only":false,"file":{"driver":"file","filename":"/dev/fdset/11"}}
 -device virtio-blk-device,drive=scratch,werror=enospc
 -chardev socket,id=port,fd=7
 -device virtio-serial-device,max_ports=2
@@ -286,7 +299,7 @@ mod tests {
     #[test]
     fn a_clone_has_the_same_devices_and_boots_nothing() {
         let source = lines(Accel::Tcg, (7, 2, 22), kernel(Some(Path::new("/s/memory"))));
-        let clone = lines(Accel::Tcg, (7, 2, 22), Start::Snapshot { memory: 9 });
+        let clone = lines(Accel::Tcg, (7, 2, 22), clone());
         assert_eq!(
             difference(&source, &clone),
             [
@@ -294,18 +307,32 @@ mod tests {
                 "- -kernel /k/vmlinux",
                 "- -initrd /k/initramfs",
                 "- -append console=ttyS0",
-                "+ -object memory-backend-file,id=ram,size=512M,mem-path=/proc/self/fd/9,share=off",
+                "+ -object memory-backend-file,id=ram,size=512M,mem-path=/machine/memory,share=off",
                 "+ -incoming defer",
             ]
         );
     }
 
     #[test]
-    fn a_newer_qemu_cannot_write_to_a_snapshot() {
-        let clone = lines(Accel::Kvm, (8, 2, 0), Start::Snapshot { memory: 9 });
+    fn firmware_is_looked_for_where_it_is() {
+        let vmm = VmmBinary {
+            kind: BackendKind::Qemu,
+            path: "/usr/bin/qemu".into(),
+            version: (7, 2, 22),
+            accel: Accel::Tcg,
+        };
+        let hardware = Hardware {
+            vcpus: 1,
+            memory_mib: 128,
+            disks: Disks {
+                root: None,
+                scratch: None,
+            },
+        };
+        let args = arguments(&vmm, clone(), hardware, WIRING, Some(Path::new("/firmware"))).unwrap();
         assert!(
-            clone.contains("mem-path=/proc/self/fd/9,share=off,readonly=on,rom=off\n"),
-            "{clone}"
+            args.windows(2).any(|pair| pair == ["-L", "/firmware"]),
+            "{args:?}"
         );
     }
 
@@ -332,10 +359,12 @@ mod tests {
         let hardware = Hardware {
             vcpus: 1,
             memory_mib: 128,
-            root: None,
-            scratch: None,
+            disks: Disks {
+                root: None,
+                scratch: None,
+            },
         };
-        let args = arguments(&vmm, start, hardware, WIRING).unwrap();
+        let args = arguments(&vmm, start, hardware, WIRING, None).unwrap();
         assert!(!args.iter().any(|arg| arg == "-blockdev" || arg == "-initrd"));
     }
 }

@@ -11,17 +11,20 @@
 //! restore:   -incoming defer ─ capabilities ─► Prespawned ─ migrate-incoming ─► Running
 //! ```
 //!
-//! Everything QEMU needs is on its command line and in descriptors that it inherits or is sent: no socket has a name.
+//! Everything QEMU needs is on its command line and in descriptors that it inherits or is sent: no socket has a name, and of the
+//! host's files it opens only kernel and initramfs itself.
 
 mod args;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod port;
 mod qmp;
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -30,16 +33,18 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{timeout, timeout_at};
 
-use self::args::{Hardware, Start, Wiring};
+use self::args::{Disks, Hardware, Start, Wiring};
 use self::port::Port;
 use self::qmp::{Command, Monitor};
 use crate::channel::Channel;
 use crate::console::Console;
 use crate::error::VmmError;
+use crate::jail::{Jail, Launch, Layer, Size};
 use crate::machine::{
-    BackendKind, BootTimings, MachineConfig, RestoreConfig, RestoreTimings, Shutdown, Started, VmmBinary,
+    BackendKind, BootTimings, MachineConfig, RestoreConfig, RestoreTimings, RootDrive, Shutdown, Started,
+    VmmBinary,
 };
-use crate::process::{VmmExit, VmmProcess, without_huge_pages};
+use crate::process::{VmmExit, VmmProcess};
 use crate::snapshot::{Draft, SnapshotFile, SnapshotFiles};
 use crate::state::VmDir;
 use crate::{arch, disks, snapshot};
@@ -68,9 +73,9 @@ impl Qemu {
     /// Starts the process; it takes the `commands` as soon as it can. It also inherits the descriptors of `inherit`.
     async fn start(
         vmm: &VmmBinary,
-        (start, hardware): (Start<'_>, Hardware<'_>),
+        (start, hardware): (Start<'_>, Hardware),
         commands: &[Command],
-        mut inherit: Vec<OwnedFd>,
+        (mut jail, mut inherit): (Jail, Vec<OwnedFd>),
         keep_console: Option<&Path>,
         dir: &mut VmDir,
     ) -> Result<Self, VmmError> {
@@ -80,14 +85,15 @@ impl Qemu {
             port: their_port.as_raw_fd(),
             qmp: their_qmp.as_raw_fd(),
         };
-        let mut process = Process::new(&vmm.path);
-        process.args(args::arguments(vmm, start, hardware, wiring)?);
+        let firmware = jail.firmware();
+        let arguments = args::arguments(vmm, start, hardware, wiring, firmware.as_deref())?;
+        let mut environment = Vec::new();
         let generation = match start {
             Start::Kernel { .. } => FIRST_GENERATION,
             Start::Snapshot { .. } => {
                 // There are many of these, each with little to do.
-                process.env("MALLOC_ARENA_MAX", "1");
-                without_huge_pages(&mut process);
+                environment.push(("MALLOC_ARENA_MAX".into(), "1".into()));
+                jail.without_huge_pages();
                 later_generation()?
             }
         };
@@ -98,7 +104,14 @@ impl Qemu {
         monitor.send(commands).await?;
 
         let began = Instant::now();
-        let process = VmmProcess::spawn(process, inherit, keep_console)?;
+        let launch = Launch {
+            arguments,
+            environment,
+            inherit,
+            jail,
+            ..Launch::of(&vmm.path)
+        };
+        let process = VmmProcess::spawn(launch, keep_console)?;
         let qemu = Self {
             process,
             port,
@@ -150,27 +163,38 @@ pub struct Vm {
 impl Vm {
     pub(crate) async fn boot(vmm: &VmmBinary, mut config: MachineConfig) -> Result<Self, VmmError> {
         let began = Instant::now();
-        let scratch = disks::prepare(&config)?;
+        let scratch = disks::prepare(&config, config.dir.path())?;
         let draft = config.snapshot_dir.as_deref().map(Draft::create).transpose()?;
-        let command_line = arch::kernel_command_line(BackendKind::Qemu, vmm.accel, arch::tsc_khz(), &config);
-        let start = Start::Kernel {
-            kernel: &config.kernel,
-            initramfs: config.initramfs.as_deref(),
-            command_line: &command_line,
-            memory: draft.as_ref().map(Draft::memory),
+        let size = Size {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
         };
+        let mut jail = Jail::prepare(vmm, size, &mut config.dir)?;
+        let command_line = arch::kernel_command_line(BackendKind::Qemu, vmm.accel, arch::tsc_khz(), &config);
+        let kernel = jail.file("kernel", &config.kernel, &config.dir)?;
+        let initramfs = config.initramfs.as_deref();
+        let initramfs = initramfs.map(|path| jail.file("initramfs", path, &config.dir));
+        let initramfs = initramfs.transpose()?;
+        let memory = draft.as_ref().map(|draft| open_writable(draft.memory()));
+        let memory = memory.transpose()?.map(|file| jail.memory(file));
+        let start = Start::Kernel {
+            kernel: &kernel,
+            initramfs: initramfs.as_deref(),
+            command_line: &command_line,
+            memory: memory.as_deref(),
+        };
+        let (disks, inherit) = Disks::open(config.root.as_ref(), scratch.as_deref())?;
         let hardware = Hardware {
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
-            root: config.root.as_ref().map(|root| root.path.as_path()),
-            scratch: scratch.as_deref(),
+            disks,
         };
         let configure = began.elapsed();
         let qemu = Qemu::start(
             vmm,
             (start, hardware),
             &[Command::begin()],
-            Vec::new(),
+            (jail, inherit),
             config.keep_console.as_deref(),
             &mut config.dir,
         )
@@ -244,6 +268,10 @@ impl Vm {
         self.qemu.process.pid()
     }
 
+    pub(crate) fn layers(&self) -> &[Layer] {
+        self.qemu.process.layers()
+    }
+
     pub(crate) async fn exited(&self) -> VmmExit {
         self.qemu.process.exited().await
     }
@@ -313,24 +341,28 @@ impl Prespawned {
     async fn start(vmm: &VmmBinary, mut config: RestoreConfig) -> Result<Self, VmmError> {
         let root = config.root.as_ref();
         let template = config.scratch.as_ref().map(SnapshotFile::open_path);
-        let scratch = disks::prepare_disks(root, template.as_deref(), &config.dir)?;
-        let memory = config.memory.share()?;
-        let state = config.state.reopen()?;
-        let start = Start::Snapshot {
-            memory: memory.as_raw_fd(),
+        let scratch = disks::prepare_disks(root, template.as_deref(), config.dir.path())?;
+        let size = Size {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
         };
+        let mut jail = Jail::prepare(vmm, size, &mut config.dir)?;
+        let memory = jail.memory(config.memory.share()?);
+        let state = config.state.reopen()?;
+        let start = Start::Snapshot { memory: &memory };
+        let (disks, mut inherit) = Disks::open(root, scratch.as_deref())?;
         let hardware = Hardware {
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
-            root: root.map(|root| root.path.as_path()),
-            scratch: scratch.as_deref(),
+            disks,
         };
         let uri = format!("fd:{}", state.as_raw_fd());
+        inherit.push(state);
         let qemu = Qemu::start(
             vmm,
             (start, hardware),
             &Self::preparation(),
-            vec![memory, state],
+            (jail, inherit),
             config.keep_console.as_deref(),
             &mut config.dir,
         )
@@ -398,6 +430,20 @@ impl Prespawned {
     }
 }
 
+/// The layers that a QEMU has which is started for its version.
+pub(crate) async fn layers(vmm: &VmmBinary, mut dir: VmDir) -> Result<Vec<Layer>, VmmError> {
+    let launch = Launch {
+        arguments: vec!["--version".into()],
+        jail: Jail::prepare(vmm, Size::LEAST, &mut dir)?,
+        ..Launch::of(&vmm.path)
+    };
+    let process = VmmProcess::spawn(launch, None)?;
+    if process.exited().await.code() == Some(0) {
+        return Ok(process.layers().to_vec());
+    }
+    Err(process.died().await.at_start())
+}
+
 async fn read_state(from: UnixStream) -> Result<Vec<u8>, VmmError> {
     let mut state = Vec::new();
     let read = from.take(MAX_STATE + 1).read_to_end(&mut state).await;
@@ -410,6 +456,28 @@ async fn read_state(from: UnixStream) -> Result<Vec<u8>, VmmError> {
         Ok(_) => Err(wrong(io::ErrorKind::FileTooLarge.into())),
         Err(error) => Err(wrong(error)),
     }
+}
+
+impl Disks {
+    /// Opens the disks, each for this machine alone: QEMU knows none of their paths.
+    fn open(root: Option<&RootDrive>, scratch: Option<&Path>) -> Result<(Self, Vec<OwnedFd>), VmmError> {
+        let read = |root: &RootDrive| {
+            File::open(&root.path).map_err(|error| VmmError::state("read", &root.path, error))
+        };
+        let root: Option<OwnedFd> = root.map(read).transpose()?.map(OwnedFd::from);
+        let scratch = scratch.map(open_writable).transpose()?;
+        let disks = Self {
+            root: root.as_ref().map(OwnedFd::as_raw_fd),
+            scratch: scratch.as_ref().map(OwnedFd::as_raw_fd),
+        };
+        Ok((disks, root.into_iter().chain(scratch).collect()))
+    }
+}
+
+fn open_writable(path: &Path) -> Result<OwnedFd, VmmError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let file = file.map_err(|error| VmmError::state("write", path, error))?;
+    Ok(file.into())
 }
 
 /// A generation that no other machine made from the same snapshot is likely to have, nor the snapshot itself.
@@ -442,10 +510,11 @@ fn pair() -> Result<(UnixStream, OwnedFd), VmmError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::jail::Isolation;
     use crate::machine::Accel;
     use crate::snapshot::SnapshotFile;
     use crate::state::{RuntimeDir, VmId};
@@ -479,6 +548,7 @@ read -r load <&3
                 accel: Accel::Tcg,
             };
             let runtime = RuntimeDir::open(top.path().join("run")).unwrap();
+            let runtime = runtime.isolation(Isolation::least());
             Self { vmm, runtime, top }
         }
 

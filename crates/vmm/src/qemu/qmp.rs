@@ -94,12 +94,12 @@ struct Fault {
 
 /// All that has come of QEMU. Nothing in it grows with what comes.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     greeted: bool,
     /// Commands that were answered.
-    answers: usize,
+    pub(super) answers: usize,
     /// The first answer that was a refusal, by its index, and QEMU's words.
-    fault: Option<(usize, String)>,
+    pub(super) fault: Option<(usize, String)>,
     disk_full: bool,
     /// The guest was let go on.
     resumed: bool,
@@ -281,7 +281,10 @@ fn send_descriptor(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>
 }
 
 /// Reads until QEMU closes its end or talks nonsense; gives which.
-async fn watch_all(lines: &mut (impl AsyncBufRead + Unpin), seen: &watch::Sender<Seen>) -> io::Error {
+pub(super) async fn watch_all(
+    lines: &mut (impl AsyncBufRead + Unpin),
+    seen: &watch::Sender<Seen>,
+) -> io::Error {
     loop {
         let message = match next(lines).await {
             Ok(message) => message,

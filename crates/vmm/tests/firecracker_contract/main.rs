@@ -12,7 +12,7 @@ use protocol::{ErrorCode, HostError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vmm::{Filesystem, Init, Machine, MachineConfig, RootDrive, RuntimeDir, VmId, VmmError};
+use vmm::{Filesystem, Init, Isolation, Machine, MachineConfig, RootDrive, RuntimeDir, VmId, VmmError};
 
 use self::fake::{Fake, Faults};
 
@@ -28,7 +28,9 @@ struct Host {
 impl Host {
     fn new(version: &'static str, faults: Faults) -> Self {
         let top = tempfile::tempdir().unwrap();
-        let runtime = RuntimeDir::open(top.path()).unwrap();
+        let runtime = RuntimeDir::open(top.path())
+            .unwrap()
+            .isolation(Isolation::least());
         let vm = runtime.create(VmId::random().unwrap()).unwrap();
         let dir = vm.path().to_owned();
         let file = |name: &str, bytes: &[u8]| {

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vmm::{
-    Filesystem, Init, Machine, Prespawned, RestoreConfig, RootDrive, RuntimeDir, SnapshotFile, SnapshotFiles,
-    VmId, VmmError,
+    Filesystem, Init, Isolation, Machine, Prespawned, RestoreConfig, RootDrive, RuntimeDir, SnapshotFile,
+    SnapshotFiles, VmId, VmmError,
 };
 
 use crate::fake::{Fake, Faults};
@@ -53,7 +53,9 @@ struct Clone {
 impl Clone {
     fn new(version: &'static str, faults: Faults, files: &SnapshotFiles) -> Self {
         let top = tempfile::tempdir().unwrap();
-        let runtime = RuntimeDir::open(top.path()).unwrap();
+        let runtime = RuntimeDir::open(top.path())
+            .unwrap()
+            .isolation(Isolation::least());
         let vm = runtime.create(VmId::random().unwrap()).unwrap();
         let dir = vm.path().to_owned();
         let (root, scratch) = (top.path().join("elsewhere"), top.path().join("scratch"));

@@ -6,6 +6,7 @@ use super::Generation;
 
 /// All of it at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status<K> {
     /// Memory for the pool, in bytes.
     pub budget_bytes: u64,
@@ -19,6 +20,7 @@ pub struct Status<K> {
 
 /// One key.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyStatus<K> {
     /// Which.
     pub key: K,
@@ -68,6 +70,7 @@ pub struct KeyStatus<K> {
 
 /// What keeps the pool smaller than the forecast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LimitedBy {
     /// The key's `max`.
@@ -78,6 +81,7 @@ pub enum LimitedBy {
 
 /// Failures since the last success.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackoffStatus {
     /// In a row; failures of one moment count once.
     pub failures: u32,
@@ -89,6 +93,7 @@ pub struct BackoffStatus {
 
 /// Totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Counts {
     /// Leases of a restored VM, also those that had to be given up.
     pub ready: u64,

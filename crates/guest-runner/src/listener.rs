@@ -1,11 +1,14 @@
-//! The exit of a job's main process, learnt when it asks for it and not when it is gone: until then the kernel takes its memory
-//! apart page by page, which for an interpreter takes longer than a short job. A seccomp filter that allows everything tells of
-//! every `exit_group` before it happens (seccomp_unotify(2)); what ends in any other way is waited for as ever.
+//! What a job's filter tells of (see [`crate::confine::seccomp`]): calls that end the job, and exits. An exit is learnt when the
+//! main process asks for it and not when it is gone: until then the kernel takes its memory apart page by page, which for an
+//! interpreter takes longer than a short job. What ends in any other way is waited for as ever (seccomp_unotify(2)).
 //!
 //! ```text
-//! code ── exit_group(3) ──► filter ──► listener, held by PID 1 of the job ── the main process? its exit status is 3
-//!                                                                        └─ another? it may go on
+//! code ── exit_group(3) ──► filter ──► listener, held by PID 1 of the job ─┬─ the main process? its exit status is 3
+//!      ── mount(…) ───────►                                               ├─ another's exit? it may go on
+//!                                                                         └─ no exit? it ends the job, whoever made it
 //! ```
+//!
+//! Who makes a call that ends the job waits in it until it is killed. Should the listener be gone the call fails.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,16 +27,12 @@ use crate::sys;
 /// What the message that brings the listener says.
 const HERE: &[u8] = b"\n";
 
-/// Tells of exits.
-pub(crate) struct Exits(OwnedFd);
+/// Hears of exits, and of calls that end the job.
+pub(crate) struct Listener(OwnedFd);
 
-impl Exits {
-    /// In the process that is to be watched: from now on its exits, and those of all that it starts, go to whoever is at the
-    /// other end of `channel`. A kernel that cannot do it leaves everything as it is.
-    pub(crate) fn tell(channel: &UnixStream) -> io::Result<()> {
-        let Ok(listener) = sys::listen_for_exits() else {
-            return Ok(());
-        };
+impl Listener {
+    /// Gives it to whoever is at the other end of `channel`.
+    pub(crate) fn hand_over(listener: &OwnedFd, channel: &UnixStream) -> io::Result<()> {
         let descriptors = [listener.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -49,7 +48,7 @@ impl Exits {
 
     /// Reads all that is said on `channel` until it is closed: the listener, if one came, and the rest.
     pub(crate) fn receive(channel: &UnixStream) -> io::Result<(Option<Self>, Vec<u8>)> {
-        let (mut exits, mut said) = (None, Vec::new());
+        let (mut listener, mut said) = (None, Vec::new());
         loop {
             let mut buffer = [0; 4096];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -66,30 +65,33 @@ impl Exits {
             };
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                    exits = exits.or(descriptors.map(Self).next());
+                    listener = listener.or(descriptors.map(Self).next());
                 }
             }
             if received.bytes == 0 {
-                return Ok((exits, said));
+                return Ok((listener, said));
             }
             said.extend(&buffer[..received.bytes]);
         }
     }
 
-    /// Takes one notice; an answer if it is of `main`, which then stays where it is, not to run any more. Any other process
-    /// goes on.
-    pub(crate) fn of(&self, main: Pid) -> Option<Exit> {
-        let notice = sys::next_exit(self.0.as_fd()).ok()?;
+    /// Takes one notice, which must be there. An answer if it is the end of the job: of `main`, or of whoever made a call that
+    /// ends it; that stays where it is, not to run any more. Any other process that exits goes on.
+    pub(crate) fn hear(&self, main: Pid) -> Option<Exit> {
+        let notice = sys::next_notice(self.0.as_fd()).ok()?;
+        if !notice.call.is_exit() {
+            return Some(Exit::Forbidden(notice.call));
+        }
         if notice.process == main.as_raw_nonzero().get() {
-            return Some(Exit::Code(notice.status & 0xff));
+            return Some(Exit::Code(notice.argument & 0xff));
         }
         // One that was killed meanwhile needs no answer.
-        let _ = sys::let_exit(self.0.as_fd(), notice.id);
+        let _ = sys::let_go_on(self.0.as_fd(), notice.id);
         None
     }
 }
 
-impl AsFd for Exits {
+impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
